@@ -1,0 +1,125 @@
+"""The typed values that pass between the parts of the library.
+
+Shape legend, used in every docstring and in tensor names (`mask_logits_BQHW`):
+
+    B  images in a batch        Q  mask queries (N in the paper)
+    C  classes or texts         D  embedding width
+    H  height in pixels         W  width in pixels
+    h  height of the mask grid  w  width of the mask grid
+    K  pseudo-masks in an image L  tokens of a text
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+IGNORE_LABEL = 255
+"""Label-map value of a pixel that belongs to no segment or class (VOC's void)."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch, as `data/loader.py` yields it.
+
+    Attributes:
+        images: [B, 3, H, W] uint8 from the loader; float RGB in [0, 1] after augmentation.
+        label_maps: [B, H, W] uint8 segment ids, `IGNORE_LABEL` where there is none.
+        token_ids: [B, L] int64, padded with 0.
+        keys: the B sample keys, to name a sample in an error.
+        skipped: samples passed over since the last batch, by reason.
+    """
+
+    images: Tensor
+    label_maps: Tensor
+    token_ids: Tensor
+    keys: tuple[str, ...]
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the same batch with its tensors on `device`."""
+        return Batch(
+            images=self.images.to(device, non_blocking=True),
+            label_maps=self.label_maps.to(device, non_blocking=True),
+            token_ids=self.token_ids.to(device, non_blocking=True),
+            keys=self.keys,
+            skipped=self.skipped,
+        )
+
+
+@dataclass(frozen=True)
+class MaskTargets:
+    """The pseudo-masks of a batch, the empty ones dropped, images one after another.
+
+    Attributes:
+        masks: [sum(counts), h, w] float in {0, 1}.
+        valid: [B, h, w] float in {0, 1}; 0 where the label map holds `IGNORE_LABEL`.
+        counts: masks in each of the B images; an image may have none.
+    """
+
+    masks: Tensor
+    valid: Tensor
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class MaskOutput:
+    """What the image half of the network returns.
+
+    Attributes:
+        mask_logits: [B, Q, h, w], h = ceil(H / stride), w = ceil(W / stride).
+        mask_features: [B, Q, D_mask], not projected, not normalised.
+        auxiliary_mask_logits: the same as `mask_logits` from each earlier decoder layer.
+        stride: pixels of the input image per cell of the mask grid.
+    """
+
+    mask_logits: Tensor
+    mask_features: Tensor
+    auxiliary_mask_logits: tuple[Tensor, ...]
+    stride: int
+
+
+@dataclass(frozen=True)
+class SegmenterOutput:
+    """What the whole network returns in training: images, texts and the temperature.
+
+    Attributes:
+        masks: the mask half, see `MaskOutput`.
+        image_features: [B, D], L2-normalised projection of the mean mask feature.
+        text_features: [B, D], L2-normalised.
+        logit_scale: scalar, 1 / sigma of Eq. 2-3, already exponentiated and clamped.
+    """
+
+    masks: MaskOutput
+    image_features: Tensor
+    text_features: Tensor
+    logit_scale: Tensor
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """The terms of the loss, each a scalar tensor, unweighted but for `total` (Eq. 4).
+
+    Attributes:
+        total: what is minimised.
+        contrastive: L_{I->T} + L_{T->I} (Eq. 2-3).
+        dice: dice loss of the matched masks, mean over masks and decoder layers.
+        focal: focal loss of the matched masks, likewise.
+    """
+
+    total: Tensor
+    contrastive: Tensor
+    dice: Tensor
+    focal: Tensor
+
+    def detached(self) -> dict[str, Tensor]:
+        """Return the terms by name without their graph, for logging."""
+        return {
+            "loss": self.total.detach(),
+            "contrastive": self.contrastive.detach(),
+            "dice": self.dice.detach(),
+            "focal": self.focal.detach(),
+        }
