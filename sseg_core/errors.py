@@ -50,3 +50,13 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     if close:
         return f"Did you mean {close[0]!r}?"
     return f"Choose one of: {', '.join(known)}."
+
+
+def printable(text: object, limit: int | None = 80) -> str:
+    """Return a name from a stranger's data as one harmless line of at most `limit` characters.
+
+    Control characters (a terminal would obey them) and unpaired surrogates become "?"; of a long
+    name the end is kept, where file names differ.
+    """
+    line = "".join(c if c.isprintable() else "?" for c in str(text))
+    return line if limit is None or len(line) <= limit else "..." + line[3 - limit :]

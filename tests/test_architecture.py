@@ -16,7 +16,9 @@ ROOT = Path(__file__).parents[1]
 # layer is one folder, or a set of files that are named as free to see each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "structures"),
-    ("config", "artifacts"),
+    ("config", "manifest", "device"),
+    ("draft", "overrides"),
+    ("artifacts",),
     ("recipes", "checkpoint", "tracking"),
     ("data", "text", "losses", "models"),
     ("pseudomask", "inference"),

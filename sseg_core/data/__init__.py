@@ -1,0 +1,1 @@
+"""What goes in: sources, shards, the loader, augmentation and the toy world."""

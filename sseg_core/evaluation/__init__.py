@@ -1,0 +1,1 @@
+"""How we score: benchmarks, protocols, metrics, the oracle and the report."""

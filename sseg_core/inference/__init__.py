@@ -1,0 +1,1 @@
+"""What users call: the segmenter, mask combination and drawing."""

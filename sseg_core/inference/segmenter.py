@@ -1,0 +1,250 @@
+"""The trained model as users call it: an image and class names in, a `Segmentation` out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from sseg_core.artifacts import Artifact, ArtifactStore
+from sseg_core.checkpoint import WEIGHTS, load_weights
+from sseg_core.config import PredictConfig, TrainConfig, build_config
+from sseg_core.data.images import RGBImage, read_image
+from sseg_core.device import pick_device
+from sseg_core.errors import ConfigError, DataError
+from sseg_core.inference.combine import (
+    MaskGrid,
+    best_classes,
+    class_probabilities,
+    class_scores,
+    label_map,
+)
+from sseg_core.inference.segmentation import Segmentation
+from sseg_core.models.build import build_model
+from sseg_core.models.sseg import SSeg
+from sseg_core.text.prompts import check_class_names, fill_template
+from sseg_core.text.tokenizer import Tokenizer
+
+__all__ = ["Segmentation", "Segmenter", "default_image_size"]
+
+ImageLike = str | Path | npt.NDArray[np.uint8] | Image.Image
+
+PAPER_IMAGE_SIZE = 448  # S-Seg App. A.1
+LONGEST_SIDE = 4
+"""The long side is at most this many times `image_size`, so that a panorama fits in memory."""
+
+_MAX_PIXELS = int(PredictConfig.model_fields["max_pixels"].default)
+_TEXTS_AT_ONCE = 256  # bounds the activations of the text encoder for a thousand class names
+_CACHED_VOCABULARIES = 32
+
+
+class Segmenter:
+    """A trained model, ready to segment images by any class names.
+
+    Attributes:
+        image_size: the short side of an image as the network sees it, unless a call says another.
+        artifact: the checkpoint it came from; None when built from parts.
+    """
+
+    def __init__(
+        self,
+        model: SSeg,
+        tokenizer: Callable[[Sequence[str]], npt.NDArray[np.int64]],
+        image_size: int,
+        template: str = "{}",
+        artifact: Artifact | None = None,
+    ) -> None:
+        self.image_size = image_size
+        self.template = template
+        self.artifact = artifact
+        self._model = model.eval()
+        self._tokenizer = tokenizer
+        self._texts: dict[tuple[str, tuple[str, ...]], Tensor] = {}
+
+    @property
+    def template(self) -> str:
+        """The text around a class name; `{}` stands for the name."""
+        return self._template
+
+    @template.setter
+    def template(self, template: str) -> None:
+        fill_template(template, "name")  # raises ConfigError where it cannot hold a name
+        self._template = template
+
+    @classmethod
+    def load(
+        cls,
+        reference: str | None = None,
+        *,
+        store: ArtifactStore | None = None,
+        device: str = "auto",
+    ) -> Segmenter:
+        """Load a checkpoint artifact.
+
+        Args:
+            reference: `NAME`, `NAME:vN`, a path, or None for the newest checkpoint.
+            store: where to look; default: `$SSEG_STORE`, else `./sseg-artifacts`.
+            device: `cpu`, `cuda`, ..., or `auto` for a GPU where there is one.
+
+        Raises:
+            ArtifactError: there is no such checkpoint, or it was changed.
+            ConfigError: there is no such device.
+        """
+        artifact = (store or ArtifactStore.default()).find(reference, "checkpoint")
+        weights = artifact.verified_file(WEIGHTS)
+        config = build_config(TrainConfig, artifact.manifest.config)
+        # The weights are in the checkpoint: nothing is to be fetched from a hub.
+        backbone = config.model.backbone.model_copy(update={"pretrained": False})
+        model = build_model(config.model.model_copy(update={"backbone": backbone}))
+        load_weights(model, weights)
+        return cls(
+            model.to(pick_device(device)),
+            Tokenizer(config.model.text.context_length),
+            default_image_size(config),
+            config.model.text.template,
+            artifact,
+        )
+
+    def segment(
+        self,
+        image: ImageLike,
+        class_names: Sequence[str],
+        *,
+        threshold: float = 0.0,
+        image_size: int | None = None,
+    ) -> Segmentation:
+        """Segment one image by the given class names.
+
+        Args:
+            image: a file, [H, W, 3] uint8 RGB, or a Pillow image (as its RGB conversion shows
+                it, upright).
+            class_names: the words to look for; every pixel gets one of them.
+            threshold: pixels whose best probability is lower are background, in [0, 1].
+            image_size: the short side as the network sees it; default: `self.image_size`.
+
+        Raises:
+            DataError: the image cannot be read, or is no RGB image.
+            ConfigError: an unusable class name, template or size.
+        """
+        pixels = _as_rgb(image)
+        return self.segment_batch(
+            [pixels], class_names, threshold=threshold, image_size=image_size
+        )[0]
+
+    @torch.inference_mode()
+    def segment_batch(
+        self,
+        images: Sequence[RGBImage],
+        class_names: Sequence[str],
+        *,
+        threshold: float = 0.0,
+        image_size: int | None = None,
+    ) -> list[Segmentation]:
+        """Segment several [H, W, 3] uint8 RGB images; see `segment`.
+
+        Images of one size go through the network together; others never share a batch, so a
+        result does not depend on what else is in the list.
+        """
+        names = check_class_names(class_names)
+        texts_CD = self._encode_texts(names)
+        groups: dict[tuple[int, int], list[int]] = {}
+        inputs = [_resized(_as_rgb(image), image_size or self.image_size) for image in images]
+        for index, pixels in enumerate(inputs):
+            groups.setdefault(pixels.shape[:2], []).append(index)
+        results: dict[int, Segmentation] = {}
+        for members in groups.values():
+            logits, classes, grid = self._encode_images([inputs[i] for i in members], texts_CD)
+            for row, index in enumerate(members):
+                one = slice(row, row + 1)
+                size = images[index].shape[:2]
+                best = best_classes(logits[one], classes[one], size, grid)
+                results[index] = Segmentation(
+                    label_map=label_map(best, threshold)[0].cpu().numpy(),
+                    probabilities=best.probabilities[0].cpu().numpy(),
+                    class_names=names,
+                    image=images[index],
+                )
+        return [results[index] for index in range(len(images))]
+
+    @torch.inference_mode()
+    def class_probabilities(
+        self, image: ImageLike, class_names: Sequence[str], *, image_size: int | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Return the probability of every class at every pixel, [C, H, W] float32.
+
+        The arguments are those of `segment`, which needs far less memory.
+        """
+        pixels = _as_rgb(image)
+        texts_CD = self._encode_texts(check_class_names(class_names))
+        resized = _resized(pixels, image_size or self.image_size)
+        logits, classes, grid = self._encode_images([resized], texts_CD)
+        scores: npt.NDArray[np.float32] = (
+            class_scores(logits, classes, pixels.shape[:2], grid)[0].cpu().numpy()
+        )
+        return scores
+
+    def _encode_images(
+        self, images: Sequence[RGBImage], texts_CD: Tensor
+    ) -> tuple[Tensor, Tensor, MaskGrid]:
+        """Return mask logits [B, Q, h, w], p(c | q) [B, Q, C] and the grid of same-size images."""
+        device = texts_CD.device
+        batch = torch.from_numpy(np.stack(images)).to(device)
+        output = self._model.encode_images(batch.permute(0, 3, 1, 2).float() / 255)
+        masks_BQD = self._model.project_masks(output.mask_features)
+        classes = class_probabilities(masks_BQD, texts_CD, self._model.similarity_scale())
+        grid = MaskGrid(input_size=images[0].shape[:2], stride=output.stride)
+        return output.mask_logits, classes, grid
+
+    def _encode_texts(self, names: tuple[str, ...]) -> Tensor:
+        """Return the [C, D] text features of the names in the template, from a small cache."""
+        key = (self.template, names)
+        if key not in self._texts:
+            texts = [fill_template(self.template, name) for name in names]
+            ids = torch.from_numpy(self._tokenizer(texts)).to(next(self._model.parameters()).device)
+            parts = [self._model.encode_texts(part) for part in torch.split(ids, _TEXTS_AT_ONCE)]
+            if len(self._texts) >= _CACHED_VOCABULARIES:
+                self._texts.pop(next(iter(self._texts)))  # the oldest
+            self._texts[key] = torch.cat(parts)
+        return self._texts[key]
+
+
+def default_image_size(config: TrainConfig) -> int:
+    """Return the short side at which a model is used: 448 (S-Seg App. A.1).
+
+    A model trained on crops smaller than the paper's 224 has never seen a larger picture; it is
+    used at its crop size (our choice, not in the paper).
+    """
+    crop = config.loader.crop_size
+    return crop if crop < 224 else PAPER_IMAGE_SIZE
+
+
+def _as_rgb(image: ImageLike) -> RGBImage:
+    if isinstance(image, str | Path):
+        return read_image(Path(image), _MAX_PIXELS)
+    if isinstance(image, Image.Image):
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise DataError(
+            f"An image must be [H, W, 3] uint8, not {list(image.shape)} {image.dtype}.",
+            "Scale to 0..255 and put the colours last.",
+        )
+    return image
+
+
+def _resized(image: RGBImage, image_size: int) -> RGBImage:
+    """Return the image at a short side of `image_size`, or smaller where it is very long."""
+    if image_size < 1:
+        raise ConfigError(f"image_size must be at least 1, got {image_size}.")
+    height, width = image.shape[:2]
+    scale = min(image_size / min(height, width), LONGEST_SIDE * image_size / max(height, width))
+    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    if (new_height, new_width) == (height, width):
+        return image
+    # Pillow widens the bilinear kernel when it shrinks, so nothing aliases.
+    resized = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
+    return np.array(resized)

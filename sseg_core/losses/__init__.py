@@ -1,0 +1,1 @@
+"""What is minimised: matching, mask losses, the contrastive loss and their sum."""

@@ -1,0 +1,1 @@
+"""What happens: one file with one run(config, store) per command."""

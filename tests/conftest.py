@@ -1,0 +1,60 @@
+"""What tests of several folders need: a small checkpoint, and where the real data is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sseg_core.artifacts import Artifact, ArtifactStore
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real photos, at `$SSEG_DATA` or beside the repository; skips without it."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("SSEG_DATA") or beside)
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set SSEG_DATA")
+    return folder
+
+
+@pytest.fixture
+def make_checkpoint() -> Callable[[ArtifactStore], Artifact]:
+    """Publishes a checkpoint with the weights of an untrained model of 32-pixel crops."""
+    import torch
+
+    from sseg_core.checkpoint import WEIGHTS, save_weights
+    from sseg_core.config import (
+        BackboneConfig,
+        DecoderConfig,
+        LoaderConfig,
+        ModelConfig,
+        TextConfig,
+        TrainConfig,
+    )
+    from sseg_core.models.build import build_model
+
+    config = TrainConfig(
+        model=ModelConfig(
+            backbone=BackboneConfig(name="resnet10t", out_indices=(1, 2, 3)),
+            decoder=DecoderConfig(
+                num_queries=5, hidden_dim=32, layers=1, heads=2, feedforward_dim=32,
+                mask_feature="pooled",
+            ),
+            text=TextConfig(layers=1, width=32, heads=2, context_length=8),
+            embed_dim=16,
+        ),
+        loader=LoaderConfig(load_size=32, crop_size=32),
+    )  # fmt: skip
+
+    def make(store: ArtifactStore) -> Artifact:
+        torch.manual_seed(0)
+        model = build_model(config.model)
+        with store.draft("checkpoint", "random", config.model_dump(mode="json")) as draft:
+            save_weights(model, draft.path / WEIGHTS)
+            return draft.publish({"steps": 0})
+
+    return make

@@ -1,0 +1,256 @@
+"""The batches are a function of the seed and their number, whoever loads them."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sseg_core.config import LoaderConfig
+from sseg_core.data import loader
+from sseg_core.data.images import encode_jpeg
+from sseg_core.data.loader import BatchStream, make_loader
+from sseg_core.data.shards import Sample, pack_sample, write_tar
+from sseg_core.errors import DataError
+from sseg_core.structures import Batch
+
+CONFIG = LoaderConfig(load_size=32, caption_words="all", shuffle_buffer=7, workers=0)
+
+
+def spell(texts: Sequence[str]) -> np.ndarray:
+    """A stand-in tokenizer: the numbers in each text."""
+    return np.array([[int(word) for word in text.split() if word.isdigit()] for text in texts])
+
+
+def mask_png(number: int) -> bytes:
+    """Two segments, left and right; their ids tell which sample they belong to."""
+    ids = np.tile(np.array([number, number + 100], np.uint8), (4, 1))
+    image = Image.fromarray(ids.repeat(2, axis=1)).convert("P")
+    image.putdata(ids.repeat(2, axis=1).ravel().tolist())
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def sample(number: int) -> Sample:
+    image = np.full((20, 30, 3), number * 2, np.uint8)
+    captions = tuple(f"number {number} caption {c}" for c in range(3))
+    return Sample(f"s{number}", encode_jpeg(image, 95), captions)
+
+
+def write_shards(
+    folder: Path,
+    lengths: Sequence[int],
+    *,
+    without_mask: Sequence[int] = (),
+    corrupt: Sequence[int] = (),
+) -> list[tuple[str, str]]:
+    shards, number = [], 0
+    for index, length in enumerate(lengths):
+        numbers = range(number, number + length)
+        number += length
+        pairs, masks = [], []
+        for i in numbers:
+            item = sample(i)
+            if i in corrupt:
+                item = Sample(item.key, item.image[:200], item.captions)
+            pairs += pack_sample(item, "jpg")
+            if i not in without_mask:
+                masks.append((f"s{i}.mask.png", mask_png(i)))
+        paths = (folder / f"pairs{index}.tar", folder / f"masks{index}.tar")
+        write_tar(paths[0], pairs)
+        write_tar(paths[1], masks)
+        shards.append((str(paths[0]), str(paths[1])))
+    return shards
+
+
+def batches(
+    shards: list[tuple[str, str]],
+    start: int,
+    config: LoaderConfig = CONFIG,
+    *,
+    seed: int = 0,
+    batch_size: int = 4,
+) -> Iterator[Batch]:
+    return make_loader(
+        shards, config, batch_size=batch_size, seed=seed, start_batch=start, tokenizer=spell
+    )
+
+
+def contents(items: Iterator[Batch], number: int) -> list[tuple[object, ...]]:
+    return [
+        (b.keys, b.images.tolist(), b.label_maps.tolist(), b.token_ids.tolist(), dict(b.skipped))
+        for b in islice(items, number)
+    ]
+
+
+@pytest.fixture(autouse=True)
+def _short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of three batches, so that a few batches cross their borders."""
+    monkeypatch.setattr(loader, "_CHUNK_SAMPLES", 12)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+def test_a_resumed_stream_equals_the_uninterrupted_one(tmp_path: Path, workers: int) -> None:
+    """Starting at batch n gives the batches of a start at 0 with n dropped, skips included."""
+    shards = write_shards(tmp_path, [9, 9, 5], without_mask=[2, 14], corrupt=[4, 17])
+    config = CONFIG.model_copy(update={"workers": workers})
+    whole = contents(batches(shards, 0, config), 14)
+    assert any(skipped for *_, skipped in whole)
+    for start in (1, 2, 3, 7):
+        assert contents(batches(shards, start, config), 14 - start) == whole[start:]
+
+
+def test_the_main_process_loads_like_one_worker(tmp_path: Path) -> None:
+    """No worker and one worker give the same batches."""
+    shards = write_shards(tmp_path, [9, 9])
+    one = CONFIG.model_copy(update={"workers": 1})
+    assert contents(batches(shards, 0), 6) == contents(batches(shards, 0, one), 6)
+
+
+def test_the_stream_survives_pickling(tmp_path: Path) -> None:
+    """A worker that is spawned gets the stream as a pickle, and yields the same from it."""
+    shards = [(Path(pairs), Path(masks)) for pairs, masks in write_shards(tmp_path, [9])]
+    stream = BatchStream(
+        tuple(shards), CONFIG, batch_size=4, seed=0, start_batch=0, tokenizer=spell
+    )
+    copy = pickle.loads(pickle.dumps(stream))
+    assert contents(iter(copy), 3) == contents(iter(stream), 3)
+
+
+def test_another_seed_gives_another_order(tmp_path: Path) -> None:
+    """The seed decides the order."""
+    shards = write_shards(tmp_path, [9, 9])
+    first, second = (next(batches(shards, 0, seed=seed)).keys for seed in (0, 1))
+    assert first != second
+
+
+def test_the_order_differs_from_pass_to_pass(tmp_path: Path) -> None:
+    """A pass over the data is no repetition of the one before, in order or captions."""
+    shards = write_shards(tmp_path, [12])
+    items = batches(shards, 0)
+    passes = [list(islice(items, 3)) for _ in range(2)]
+    keys = [[key for batch in a_pass for key in batch.keys] for a_pass in passes]
+    assert keys[0] != keys[1]
+    assert sorted(keys[0]) == sorted(keys[1])
+    captions = [
+        {tuple(row) for batch in a_pass for row in batch.token_ids.tolist()} for a_pass in passes
+    ]
+    assert captions[0] != captions[1]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_every_sample_comes_equally_often(tmp_path: Path, workers: int) -> None:
+    """Over k passes each sample comes k times, though chunks end in the middle of shards."""
+    shards = write_shards(tmp_path, [8, 8, 8])
+    config = CONFIG.model_copy(update={"workers": workers})
+    # 3 workers take a chunk of 12 samples each in a round of 9 batches: 36 samples; 2 rounds of
+    # them, as 18 batches of one worker, are 72 samples: 3 passes over 24.
+    counts = Counter(key for b in islice(batches(shards, 0, config), 18) for key in b.keys)
+    assert counts == {f"s{i}": 3 for i in range(24)}
+
+
+def test_more_workers_than_shards(tmp_path: Path) -> None:
+    """One small shard feeds any number of workers."""
+    shards = write_shards(tmp_path, [3])
+    config = CONFIG.model_copy(update={"workers": 2})
+    seen = Counter(key for b in islice(batches(shards, 0, config), 12) for key in b.keys)
+    assert seen == {"s0": 16, "s1": 16, "s2": 16}
+
+
+def test_image_mask_and_caption_belong_together(tmp_path: Path) -> None:
+    """Each place of a batch holds one sample's image, label map, caption and key."""
+    shards = write_shards(tmp_path, [9, 9], without_mask=[3, 11])
+    for batch in islice(batches(shards, 0), 8):
+        assert batch.images.shape == (4, 3, 32, 32)
+        assert batch.images.dtype == torch.uint8
+        assert batch.label_maps.shape == (4, 32, 32)
+        assert batch.label_maps.dtype == torch.uint8
+        assert batch.token_ids.dtype == torch.int64
+        for image, label_map, ids, key in zip(
+            batch.images, batch.label_maps, batch.token_ids, batch.keys, strict=True
+        ):
+            number = int(key[1:])
+            assert abs(float(image.float().mean()) - 2 * number) < 2
+            assert (label_map[:, :16] == number).all()
+            assert (label_map[:, 16:] == number + 100).all()
+            assert ids[0] == number
+            assert number not in {3, 11}
+
+
+def test_only_nouns_and_verbs_reach_the_tokenizer(tmp_path: Path) -> None:
+    """With caption_words=nouns_verbs the tokenizer sees nouns and verbs alone."""
+    texts: list[str] = []
+
+    def record(batch: Sequence[str]) -> np.ndarray:
+        texts.extend(batch)
+        return np.zeros((len(batch), 1), np.int64)
+
+    item = Sample("s0", sample(0).image, ("The very happy dog runs on the green grass.",))
+    write_tar(tmp_path / "p.tar", pack_sample(item, "jpg"))
+    write_tar(tmp_path / "m.tar", [("s0.mask.png", mask_png(0))])
+    config = CONFIG.model_copy(update={"caption_words": "nouns_verbs"})
+    shards = [(str(tmp_path / "p.tar"), str(tmp_path / "m.tar"))]
+    next(make_loader(shards, config, batch_size=2, seed=0, start_batch=0, tokenizer=record))
+    assert texts == ["dog runs grass"] * 2
+
+
+def test_bad_samples_are_replaced_and_counted(tmp_path: Path) -> None:
+    """A corrupt image gives its place to another sample of the batch, and is counted."""
+    shards = write_shards(tmp_path, [12], corrupt=[5], without_mask=[7])
+    items = list(islice(batches(shards, 0), 11))
+    skipped: Counter[str] = Counter()
+    for batch in items:
+        assert len(batch.keys) == 4
+        assert not {"s5", "s7"} & set(batch.keys)
+        skipped.update(batch.skipped)
+    # Chunks of 12 samples end within the fifth pass over 11, after its first sample.
+    assert skipped["truncated"] == 4
+    assert set(skipped) == {"truncated", "no mask"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_too_many_bad_samples_stop_with_the_reason(tmp_path: Path, workers: int) -> None:
+    """Above max_skip_rate the stream ends in one sentence that names the commonest reason."""
+    shards = write_shards(tmp_path, [40], corrupt=range(0, 40, 2))
+    config = CONFIG.model_copy(update={"max_skip_rate": 0.3, "workers": workers})
+    with pytest.raises(DataError, match=r"samples are unusable.*truncated: ") as caught:
+        list(islice(batches(shards, 0, config, batch_size=20), 60))
+    assert "Traceback" not in str(caught.value)
+    assert "max_skip_rate" in caught.value.hint
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_empty_stream_is_an_error(tmp_path: Path, workers: int) -> None:
+    """Shards without a usable sample end in an error, not in waiting."""
+    config = CONFIG.model_copy(update={"workers": workers})
+    shards = write_shards(tmp_path, [5], without_mask=range(5))
+    with pytest.raises(DataError, match=r"None of the 1 shards .*no mask: "):
+        next(batches(shards, 0, config))
+    with pytest.raises(DataError, match="All 4 samples of a batch are unusable"):
+        next(batches(write_shards(tmp_path, [4], corrupt=range(4)), 0, config))
+    with pytest.raises(DataError, match="no shards"):
+        batches([], 0, config)
+    missing = str(tmp_path / "none.tar")
+    with pytest.raises(DataError, match="Cannot read the shard"):
+        next(batches([(missing, missing)], 0, config))
+
+
+def test_masks_that_are_no_palette_images_are_counted(tmp_path: Path) -> None:
+    """A mask that is no PNG, or one in colour, counts as a bad mask."""
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(stream, "PNG")
+    write_tar(tmp_path / "p.tar", [m for i in range(4) for m in pack_sample(sample(i), "jpg")])
+    masks = [mask_png(0), b"nonsense", stream.getvalue(), mask_png(3)[:-30]]
+    write_tar(tmp_path / "m.tar", [(f"s{i}.mask.png", mask) for i, mask in enumerate(masks)])
+    batch = next(batches([(str(tmp_path / "p.tar"), str(tmp_path / "m.tar"))], 0))
+    assert batch.keys == ("s0",) * 4
+    assert batch.skipped == {"bad mask": 3}

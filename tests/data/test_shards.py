@@ -1,0 +1,196 @@
+"""Shards are written alike every time, and read back whatever strangers put into them."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import webdataset as wds
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sseg_core.data.shards import (
+    Sample,
+    pack_sample,
+    read_masks,
+    read_shard,
+    read_shard_with_masks,
+    safe_key,
+    unique_keys,
+    write_tar,
+)
+from sseg_core.errors import DataError
+
+
+def samples(count: int) -> list[Sample]:
+    return [Sample(f"s{i}", bytes([i]) * 700, (f"caption {i}", "caf\u00e9")) for i in range(count)]
+
+
+def write_samples(path: Path, items: list[Sample]) -> Path:
+    write_tar(path, [member for item in items for member in pack_sample(item, "jpg")])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("images/cat", "images_cat"),
+        ("../../etc/passwd", "etc_passwd"),
+        ("a.b.c", "a_b_c"),
+        ("C:\\photos\\cat", "C_photos_cat"),
+        ("Caf\u00e9 \u5bff\u53f8\x00\n", "Cafe"),
+        ("\u5bff\u53f8", "sample"),
+        ("", "sample"),
+        ("__meta__", "meta"),
+        ("x" * 300 + "end", "x" * 77 + "end"),
+    ],
+)
+def test_safe_keys(text: str, key: str) -> None:
+    """A key keeps what can be kept of a name, and never is a path or holds a dot."""
+    assert safe_key(text) == key
+
+
+@given(st.lists(st.text(max_size=120), max_size=20))
+def test_keys_are_safe_and_unique(texts: list[str]) -> None:
+    """Whatever the names, there are as many different keys, all plain and of bounded length."""
+    keys = unique_keys(texts)
+    assert len(set(keys)) == len(texts)
+    assert keys == unique_keys(texts)
+    for key in keys:
+        assert key.isascii()
+        assert key.replace("_", "").replace("-", "").isalnum()
+        assert 1 <= len(key) <= 90
+
+
+def test_names_that_give_one_key_all_survive() -> None:
+    """Names that differ only in what a key cannot hold get numbered, around a name already so."""
+    assert unique_keys(["a/b", "a.b", "a_b-2", "a_b"]) == ["a_b", "a_b-2", "a_b-2-2", "a_b-3"]
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    """Samples come back in order as they were packed."""
+    skipped: Counter[str] = Counter()
+    path = write_samples(tmp_path / "000000.tar", samples(5))
+    assert list(read_shard(path, skipped)) == samples(5)
+    assert not skipped
+
+
+def test_a_tar_is_a_function_of_its_members(tmp_path: Path) -> None:
+    """Two writes give the same bytes, without times, users or machines in them."""
+    first = write_samples(tmp_path / "a.tar", samples(3)).read_bytes()
+    second = write_samples(tmp_path / "b.tar", samples(3)).read_bytes()
+    assert first == second
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in tar} == {(0, 0, 0, "", "")}
+
+
+def test_webdataset_reads_our_shards(tmp_path: Path) -> None:
+    """The plain webdataset reader sees the same keys and images."""
+    path = write_samples(tmp_path / "000000.tar", samples(3))
+    groups = list(wds.WebDataset(str(path), shardshuffle=False))
+    assert [(g["__key__"], g["jpg"]) for g in groups] == [(s.key, s.image) for s in samples(3)]
+    assert json.loads(groups[0]["json"]) == {"captions": list(samples(1)[0].captions)}
+
+
+def test_a_truncated_shard_gives_what_is_whole(tmp_path: Path) -> None:
+    """The samples before the cut are yielded, and the cut is counted."""
+    path = write_samples(tmp_path / "000000.tar", samples(5))
+    # A sample takes two members of a 512-byte header each, 700 bytes in two blocks, JSON in one.
+    path.write_bytes(path.read_bytes()[: 2 * 2560 + 512 + 300])
+    skipped: Counter[str] = Counter()
+    assert list(read_shard(path, skipped)) == samples(2)
+    assert skipped == {"truncated shard": 1}
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense" * 200])
+def test_a_file_that_is_no_tar_is_counted(tmp_path: Path, content: bytes) -> None:
+    """Junk under a shard's name yields nothing and is counted."""
+    path = tmp_path / "000000.tar"
+    path.write_bytes(content)
+    skipped: Counter[str] = Counter()
+    assert list(read_shard(path, skipped)) == []
+    assert skipped == {"truncated shard": 1}
+
+
+def test_odd_members_are_counted_and_the_rest_is_read(tmp_path: Path) -> None:
+    """Unsafe names, duplicates, lone members and broken JSON cost only themselves."""
+    good = pack_sample(samples(1)[0], "JPG")
+    captions = b'{"captions": ["x"]}'
+    members = [
+        ("../../evil.jpg", b"x"),
+        ("/etc/evil.jpg", b"x"),
+        ("sub/evil.jpg", b"x"),
+        (".hidden", b"x"),
+        ("noextension", b"x"),
+        *good,
+        (good[1]),
+        ("lonely.json", captions),
+        ("mute.jpg", b"x"),
+        ("blank.jpg", b"x"),
+        ("blank.json", b'{"captions": ["  "]}'),
+        *((f"bad{i}.{ext}", data) for i, bad in enumerate(BAD_JSON) for ext, data in bad),
+        ("last.png", b"png"),
+        ("last.json", captions),
+    ]
+    write_tar(tmp_path / "000000.tar", members)
+    skipped: Counter[str] = Counter()
+    found = list(read_shard(tmp_path / "000000.tar", skipped))
+    assert found == [samples(1)[0], Sample("last", b"png", ("x",))]
+    assert skipped == {
+        "unsafe name": 5,
+        "duplicate name": 1,
+        "no image": 1,
+        "no caption": 2,
+        "unreadable captions": len(BAD_JSON),
+    }
+
+
+BAD_JSON = [
+    [("jpg", b"x"), ("json", text)]
+    for text in (b"{", b"[]", b"3", b"{}", b'{"captions": "x"}', b'{"captions": [1]}', b"\xff",
+                 b"[" * 100_000)
+]  # fmt: skip
+
+
+def test_links_in_a_tar_are_ignored(tmp_path: Path) -> None:
+    """A symbolic link in a shard is never followed."""
+    path = tmp_path / "000000.tar"
+    with tarfile.open(path, "w") as tar:
+        link = tarfile.TarInfo("evil.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+        for name, data in pack_sample(samples(1)[0], "jpg"):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    assert list(read_shard(path)) == samples(1)
+
+
+def test_masks_are_joined_by_key(tmp_path: Path) -> None:
+    """Each sample meets the mask of its own key; one without a mask is counted."""
+    pairs = write_samples(tmp_path / "000000.tar", samples(5))
+    masks = tmp_path / "masks.tar"
+    write_tar(masks, [(f"s{i}.mask.png", b"mask%d" % i) for i in (0, 2, 4)])
+    assert list(read_masks(masks)) == [(f"s{i}", b"mask%d" % i) for i in (0, 2, 4)]
+    skipped: Counter[str] = Counter()
+    joined = list(read_shard_with_masks(pairs, masks, skipped))
+    assert joined == [(samples(5)[i], b"mask%d" % i) for i in (0, 2, 4)]
+    assert skipped == {"no mask": 2}
+
+
+def test_a_missing_shard_is_an_error(tmp_path: Path) -> None:
+    """A shard that is not there stops with its name."""
+    with pytest.raises(DataError, match=r"000007\.tar: no such file"):
+        list(read_shard(tmp_path / "000007.tar"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_full_disk_is_one_sentence() -> None:
+    """Writing to a full disk raises one sentence with the way on."""
+    with pytest.raises(DataError, match="no space left on device") as caught:
+        write_tar(Path("/dev/full"), [("a.jpg", b"x" * 100_000)])
+    assert "Free some space" in caught.value.hint

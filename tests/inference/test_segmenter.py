@@ -1,0 +1,285 @@
+"""Images and class names in, a label map of the image's own size out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as coco_mask
+from torch import Tensor, nn
+
+from sseg_core.artifacts import Artifact, ArtifactStore
+from sseg_core.checkpoint import WEIGHTS
+from sseg_core.config import LoaderConfig, TrainConfig
+from sseg_core.errors import ArtifactError, ConfigError, DataError
+from sseg_core.inference.segmenter import Segmenter, default_image_size
+from sseg_core.structures import MaskOutput
+
+WORDS = ("dark", "bright", "absent")
+
+
+class LightAndDark(nn.Module):
+    """Two queries: dark pixels and bright pixels; each word of WORDS is an axis of the space."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anchor = nn.Parameter(torch.zeros(1))
+        self.seen: list[tuple[int, ...]] = []
+        self.texts = 0
+
+    def encode_images(self, images: Tensor) -> MaskOutput:
+        self.seen.append(tuple(images.shape))
+        bright = 40 * (images.mean(dim=1, keepdim=True) - 0.5)
+        logits = torch.cat([-bright, bright], dim=1)
+        features = torch.eye(3)[:2].expand(len(images), 2, 3)
+        return MaskOutput(logits, features, (), 1)
+
+    def project_masks(self, features: Tensor) -> Tensor:
+        return features
+
+    def encode_texts(self, ids: Tensor) -> Tensor:
+        self.texts += len(ids)
+        return torch.eye(3)[ids[:, 0]]
+
+    def similarity_scale(self) -> Tensor:
+        return torch.tensor(10.0)
+
+
+def _tokens(texts: Sequence[str]) -> np.ndarray:
+    return np.array([[next(i for i, word in enumerate(WORDS) if word in text)] for text in texts])
+
+
+@pytest.fixture
+def model() -> LightAndDark:
+    return LightAndDark()
+
+
+@pytest.fixture
+def segmenter(model: LightAndDark) -> Segmenter:
+    return Segmenter(model, _tokens, image_size=32)  # type: ignore[arg-type]
+
+
+def _halves(height: int, width: int) -> np.ndarray:
+    """Black on the left, white on the right."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[:, width // 2 :] = 255
+    return image
+
+
+def test_the_label_map_has_the_images_size_and_the_order_of_the_names(
+    segmenter: Segmenter,
+) -> None:
+    """Left is dark and right is bright at 50 x 80, whatever order the names are given in."""
+    image = _halves(50, 80)
+    result = segmenter.segment(image, ["bright", "dark"])
+    assert result.label_map.dtype == np.int16
+    assert result.label_map.tolist() == (1 - image[..., 0] // 255).tolist()
+    assert result.class_names == ("bright", "dark")
+    assert result.shares == {"bright": 0.5, "dark": 0.5}
+    assert result.masks["dark"][0].tolist() == [True] * 40 + [False] * 40
+    assert result.probabilities.shape == (50, 80)
+    assert result.probabilities.min() > 0.4
+    assert result.probabilities.max() <= 1
+
+
+def test_the_short_side_is_resized_and_the_aspect_kept(
+    segmenter: Segmenter, model: LightAndDark
+) -> None:
+    """A 50 x 80 image is seen at 32 x 51, or at the size that a call asks for."""
+    segmenter.segment(_halves(50, 80), WORDS)
+    segmenter.segment(_halves(80, 50), WORDS, image_size=64)
+    assert model.seen == [(1, 3, 32, 51), (1, 3, 102, 64)]
+
+
+@pytest.mark.parametrize(
+    ("size", "seen"), [((10, 4000), (1, 128)), ((3000, 2), (128, 1)), ((1, 1), (32, 32))]
+)
+def test_extreme_shapes_are_bounded(
+    segmenter: Segmenter, model: LightAndDark, size: tuple[int, int], seen: tuple[int, int]
+) -> None:
+    """The long side is at most four times the image size, no side is below one pixel."""
+    result = segmenter.segment(np.full((*size, 3), 255, np.uint8), WORDS)
+    assert model.seen == [(1, 3, *seen)]
+    assert result.label_map.shape == size
+    assert (result.label_map == 1).all()
+
+
+def test_pixels_below_the_threshold_are_background(segmenter: Segmenter) -> None:
+    """Grey is neither dark nor bright with certainty; at 0.9 it is background."""
+    image = _halves(32, 32)
+    image[:, 12:20] = 128
+    result = segmenter.segment(image, WORDS, threshold=0.9)
+    assert (result.label_map[:, 13:19] == -1).all()
+    assert (result.label_map[:, :11] == 0).all()
+    assert (result.label_map[:, 21:] == 1).all()
+    assert result.probabilities[0, 16] < 0.9
+    assert sum(result.shares.values()) == pytest.approx(1 - (result.label_map == -1).mean())
+
+
+def test_a_class_without_pixels_is_reported_empty(segmenter: Segmenter) -> None:
+    """It has share 0, no mean probability and no RLE, and stays in the JSON."""
+    result = segmenter.segment(_halves(8, 8), WORDS)
+    assert result.shares["absent"] == 0
+    assert result.mean_probability["absent"] is None
+    assert [entry["category"] for entry in result.to_coco_rle()] == ["dark", "bright"]
+    last = result.to_json()["classes"][2]
+    assert last == {"name": "absent", "area_share": 0, "mean_probability": None, "rle": None}
+
+
+def test_mean_probability_is_over_the_pixels_of_the_class(segmenter: Segmenter) -> None:
+    """It equals the mean of the probabilities under each mask."""
+    result = segmenter.segment(_halves(20, 31), WORDS, threshold=0.6)
+    for name in ("dark", "bright"):
+        expected = result.probabilities[result.masks[name]].mean()
+        assert result.mean_probability[name] == pytest.approx(expected, rel=1e-5)
+
+
+def test_coco_rle_decodes_to_the_masks(segmenter: Segmenter) -> None:
+    """pycocotools reads the counts back to the same pixels, area and box."""
+    result = segmenter.segment(_halves(21, 34), WORDS)
+    for entry in result.to_coco_rle():
+        mask = result.masks[entry["category"]]
+        assert isinstance(entry["segmentation"]["counts"], str)
+        assert np.array_equal(coco_mask.decode(entry["segmentation"]), mask)
+        assert entry["area"] == mask.sum()
+    assert result.to_coco_rle()[1]["bbox"] == [17, 0, 17, 21]
+
+
+def test_the_overlay_is_a_picture(segmenter: Segmenter) -> None:
+    """`overlay()` draws at least the image's own pixels."""
+    picture = segmenter.segment(_halves(90, 120), WORDS).overlay()
+    assert isinstance(picture, Image.Image)
+    assert picture.width >= 120
+
+
+def test_files_arrays_and_pillow_images_give_the_same(segmenter: Segmenter, tmp_path: Path) -> None:
+    """A path, its text, the array and the Pillow image are one image; EXIF turns it upright."""
+    image = _halves(20, 30)
+    image[:10] = 255
+    Image.fromarray(image).save(tmp_path / "image.png")
+    expected = segmenter.segment(image, WORDS).label_map
+    turned = Image.fromarray(np.rot90(image).copy())  # orientation 6 turns it back clockwise
+    turned.getexif()[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=turned.getexif())
+    for same in (
+        tmp_path / "image.png",
+        str(tmp_path / "image.png"),
+        tmp_path / "turned.png",
+        Image.open(tmp_path / "turned.png"),
+        Image.fromarray(image),
+    ):
+        assert np.array_equal(segmenter.segment(same, WORDS).label_map, expected)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)],
+    ids=["grey", "float", "empty"],
+)
+def test_an_array_that_is_no_rgb_image_is_refused(segmenter: Segmenter, array: np.ndarray) -> None:
+    """The error says what shape and type are needed."""
+    with pytest.raises(DataError, match=r"\[H, W, 3\] uint8"):
+        segmenter.segment(array, WORDS)
+
+
+def test_bad_class_names_and_templates_are_refused(segmenter: Segmenter) -> None:
+    """No names, the same name twice, a template without a place for the name."""
+    with pytest.raises(ConfigError):
+        segmenter.segment(_halves(4, 4), [])
+    with pytest.raises(ConfigError):
+        segmenter.segment(_halves(4, 4), ["dark", "Dark"])
+    with pytest.raises(ConfigError):
+        segmenter.template = "no place"
+
+
+def test_texts_are_encoded_once_per_vocabulary_and_template(
+    segmenter: Segmenter, model: LightAndDark
+) -> None:
+    """The same names again cost nothing; another template or other names do."""
+    for _ in range(3):
+        segmenter.segment(_halves(4, 4), WORDS)
+    assert model.texts == 3
+    segmenter.template = "a {}"
+    segmenter.segment(_halves(4, 4), WORDS)
+    segmenter.segment(_halves(4, 4), WORDS[:2])
+    assert model.texts == 8
+
+
+def test_all_class_probabilities_agree_with_the_label_map(segmenter: Segmenter) -> None:
+    """They sum to one, their argmax is the label map and their maximum the probabilities."""
+    image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    scores = segmenter.class_probabilities(image, WORDS)
+    result = segmenter.segment(image, WORDS)
+    assert scores.shape == (3, 30, 40)
+    assert np.allclose(scores.sum(0), 1, atol=1e-5)
+    assert np.array_equal(scores.argmax(0), result.label_map)
+    assert np.allclose(scores.max(0), result.probabilities)
+
+
+def test_a_small_model_is_used_at_its_crop_size() -> None:
+    """448 as in the paper, unless the training crops were smaller than the paper's 224."""
+    assert default_image_size(TrainConfig()) == 448
+    small = TrainConfig(loader=LoaderConfig(load_size=96, crop_size=64))
+    assert default_image_size(small) == 64
+
+
+# --- with a real network ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path)
+
+
+def test_a_checkpoint_alone_is_enough_to_segment(
+    store: ArtifactStore, make_checkpoint: Callable[[ArtifactStore], Artifact]
+) -> None:
+    """The newest checkpoint is loaded with its size and template, and results repeat exactly."""
+    artifact = make_checkpoint(store)
+    image = np.random.default_rng(1).integers(0, 256, (45, 70, 3), dtype=np.uint8)
+    results = []
+    for reference in (None, "random", "random:v1", str(artifact.path)):
+        segmenter = Segmenter.load(reference, store=store, device="cpu")
+        assert segmenter.image_size == 32
+        results.append(segmenter.segment(image, ["house", "tree", "sky"]))
+    first, *others = results
+    assert np.isfinite(first.probabilities).all()
+    assert all(np.array_equal(first.probabilities, other.probabilities) for other in others)
+
+
+def test_a_batch_gives_what_single_images_give(
+    store: ArtifactStore, make_checkpoint: Callable[[ArtifactStore], Artifact]
+) -> None:
+    """Images of several sizes in one call come out in order and as if alone."""
+    make_checkpoint(store)
+    segmenter = Segmenter.load(store=store, device="cpu")
+    rng = np.random.default_rng(2)
+    sizes = [(40, 50), (33, 31), (40, 50), (64, 20)]
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    for image, result in zip(images, segmenter.segment_batch(images, ["cat", "dog"]), strict=True):
+        alone = segmenter.segment(image, ["cat", "dog"])
+        assert result.image is image
+        assert np.allclose(result.probabilities, alone.probabilities, atol=1e-5)
+        assert (result.label_map == alone.label_map).mean() > 0.999
+
+
+def test_changed_weights_are_refused(
+    store: ArtifactStore, make_checkpoint: Callable[[ArtifactStore], Artifact]
+) -> None:
+    """One flipped byte in the weights is an error, not a silently different model."""
+    path = make_checkpoint(store).path / WEIGHTS
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ArtifactError, match="was changed"):
+        Segmenter.load(store=store)
+
+
+def test_without_a_checkpoint_the_way_to_one_is_named(store: ArtifactStore) -> None:
+    """The hint names `sseg demo`."""
+    with pytest.raises(ArtifactError, match="sseg demo"):
+        Segmenter.load(store=store)
