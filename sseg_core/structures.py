@@ -52,17 +52,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class MaskTargets:
-    """The pseudo-masks of a batch, the empty ones dropped, images one after another.
+    """The pseudo-masks of a batch, one slot per segment id, so that no shape depends on data.
 
     Attributes:
-        masks: [sum(counts), h, w] float in {0, 1}.
+        masks: [B, K, h, w] float in {0, 1}; slot k is segment k, all 0 where it is absent.
         valid: [B, h, w] float in {0, 1}; 0 where the label map holds `IGNORE_LABEL`.
-        counts: masks in each of the B images; an image may have none.
+        present: [B, K] bool, whether the segment covers any cell; an image may have none.
     """
 
     masks: Tensor
     valid: Tensor
-    counts: tuple[int, ...]
+    present: Tensor
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,10 @@ class LossTerms:
     """The terms of the loss, each a scalar tensor, unweighted but for `total` (Eq. 4).
 
     Attributes:
-        total: what is minimised.
+        total: what is minimised; the mask losses of all decoder layers are in it.
         contrastive: L_{I->T} + L_{T->I} (Eq. 2-3).
-        dice: dice loss of the matched masks, mean over masks and decoder layers.
-        focal: focal loss of the matched masks, likewise.
+        dice: dice loss of the last decoder layer, mean over the masks of the batch.
+        focal: focal loss of the last decoder layer, likewise.
     """
 
     total: Tensor

@@ -16,7 +16,9 @@ from sseg_core.losses.matcher import Matching, match, matching_costs
 from sseg_core.structures import LossTerms, MaskTargets, SegmenterOutput
 
 
-def criterion(output: SegmenterOutput, label_maps: Tensor, config: LossConfig) -> LossTerms:
+def criterion(
+    output: SegmenterOutput, label_maps: Tensor, num_segments: int, config: LossConfig
+) -> LossTerms:
     """Return the loss of a batch (S-Seg Eq. 4), in fp32 even under autocast.
 
     Each decoder layer is matched for itself and the mask losses of all layers are summed, as in
@@ -27,6 +29,7 @@ def criterion(output: SegmenterOutput, label_maps: Tensor, config: LossConfig) -
     Args:
         output: what the network returned for the batch.
         label_maps: [B, H, W] uint8 segment ids of the pseudo-masks, on the output's device.
+        num_segments: all ids are below it, but for `IGNORE_LABEL`.
         config: the weights.
     """
     with torch.autocast(output.masks.mask_logits.device.type, enabled=False):
@@ -34,9 +37,9 @@ def criterion(output: SegmenterOutput, label_maps: Tensor, config: LossConfig) -
         if config.auxiliary:
             layers += [logits.float() for logits in output.masks.auxiliary_mask_logits]
         h, w = layers[0].shape[-2:]
-        targets = mask_targets(label_maps, (h, w))
+        targets = mask_targets(label_maps, (h, w), num_segments)
         costs = [matching_costs(logits, targets, config) for logits in layers]
-        matching = match(costs, targets.counts)
+        matching = match(costs, targets.present)
         losses = torch.stack(
             [_mask_losses(logits, targets, matching, i) for i, logits in enumerate(layers)]
         )
@@ -56,8 +59,9 @@ def _mask_losses(
     # One flat index_select: its backward is a scatter of distinct rows, with no sort.
     rows = matching.images * mask_logits_BQhw.shape[1] + matching.queries[layer]
     logits_Phw = mask_logits_BQhw.flatten(0, 1).index_select(0, rows)
-    masks_Phw = targets.masks.index_select(0, matching.masks[layer])
+    slots = matching.images * targets.masks.shape[1] + matching.masks[layer]
+    masks_Phw = targets.masks.flatten(0, 1).index_select(0, slots)
     valid_Phw = targets.valid.index_select(0, matching.images)
     dice = dice_loss(logits_Phw, masks_Phw, valid_Phw).sum()
     focal = focal_loss(logits_Phw, masks_Phw, valid_Phw).sum()
-    return torch.stack([dice, focal]) / max(1, sum(targets.counts))
+    return torch.stack([dice, focal]) / max(1, matching.num_masks)

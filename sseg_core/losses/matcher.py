@@ -33,12 +33,14 @@ class Matching:
     Attributes:
         images: [P] int64 index of the image.
         queries: [layers, P] int64 index of the query within the image.
-        masks: [layers, P] int64 index into `MaskTargets.masks`.
+        masks: [layers, P] int64 slot of the mask within the image.
+        num_masks: masks that are present in the batch, matched or not.
     """
 
     images: Tensor
     queries: Tensor
     masks: Tensor
+    num_masks: int
 
 
 @torch.no_grad()
@@ -53,10 +55,9 @@ def matching_costs(mask_logits_BQhw: Tensor, targets: MaskTargets, config: LossC
         config: the weights.
 
     Returns:
-        [B, Q, K] finite costs, K being the largest of `targets.counts`; the columns from an
-        image's own count on are padding.
+        [B, Q, K] finite costs; those of an absent mask mean nothing.
     """
-    masks_BKN = _padded(targets).to(mask_logits_BQhw.dtype)
+    masks_BKN = targets.masks.flatten(2).to(mask_logits_BQhw.dtype)
     valid_B1N = targets.valid.flatten(1).unsqueeze(1).to(mask_logits_BQhw.dtype)
     logits_BQN = mask_logits_BQhw.flatten(2)
 
@@ -78,40 +79,34 @@ def matching_costs(mask_logits_BQhw: Tensor, targets: MaskTargets, config: LossC
     return costs.nan_to_num(_WORST_COST, _WORST_COST, _WORST_COST).clamp(max=_WORST_COST)
 
 
-def match(costs: Sequence[Tensor], counts: Sequence[int]) -> Matching:
+def match(costs: Sequence[Tensor], present_BK: Tensor) -> Matching:
     """Pair masks and queries so that the sum of the costs is least, in each image and layer.
 
-    All layers come at once because the costs must travel to the host: one copy a step.
+    All layers come at once because the costs must travel to the host: one copy a step, the only
+    one of the losses, that takes the flags along.
 
     Args:
         costs: for each layer [B, Q, K] of `matching_costs`.
-        counts: masks in each image; where there are more masks than queries, the dearest masks
-            stay without a query.
+        present_BK: [B, K] bool of `MaskTargets`; where an image has more masks than queries, the
+            dearest masks stay without a query.
     """
-    stacked = torch.stack(tuple(costs))
-    costs_LBQK = stacked.cpu().numpy()
-    layers, _, num_queries, _ = costs_LBQK.shape
-    pairs = [min(count, num_queries) for count in counts]
-    queries = np.empty((layers, sum(pairs)), dtype=np.int64)
-    masks = np.empty_like(queries)
-    begin = first_mask = 0
-    for image, count in enumerate(counts):
-        end = begin + pairs[image]
-        for layer in range(layers):
-            rows, columns = linear_sum_assignment(costs_LBQK[layer, image, :, :count])
-            queries[layer, begin:end] = rows
-            masks[layer, begin:end] = first_mask + columns
-        begin, first_mask = end, first_mask + count
-    images = np.repeat(np.arange(len(counts)), pairs)
-    indices = torch.from_numpy(np.concatenate([images[None], queries, masks])).to(stacked.device)
-    return Matching(indices[0], indices[1 : 1 + layers], indices[1 + layers :])
-
-
-def _padded(targets: MaskTargets) -> Tensor:
-    """Return the masks as [B, K, h * w], zeros beyond an image's own count."""
-    B, h, w = targets.valid.shape
-    counts = torch.tensor(targets.counts)
-    slots = torch.arange(int(counts.max()))[None] < counts[:, None]
-    padded = targets.masks.new_zeros(B, slots.shape[1], h * w)
-    padded[slots.to(padded.device)] = targets.masks.flatten(1)
-    return padded
+    B, Q, K = costs[0].shape
+    packed = torch.cat([*costs, present_BK.to(costs[0].dtype)[:, None]], dim=1).cpu().numpy()
+    costs_BLQK = packed[:, :-1].reshape(B, len(costs), Q, K)
+    slots = [np.flatnonzero(flags) for flags in packed[:, -1]]
+    images, queries, masks = [], [], []
+    for image, (layers, slot) in enumerate(zip(costs_BLQK, slots, strict=True)):
+        pairs = [linear_sum_assignment(layer[:, slot]) for layer in layers]
+        images.append(np.full(min(Q, len(slot)), image))
+        queries.append(np.stack([rows for rows, _ in pairs]))
+        masks.append(np.stack([slot[columns] for _, columns in pairs]))
+    indices = torch.from_numpy(
+        np.concatenate([np.concatenate(images)[None], *(np.hstack(x) for x in (queries, masks))])
+    ).to(present_BK.device)
+    first_mask = 1 + len(costs)
+    return Matching(
+        images=indices[0],
+        queries=indices[1:first_mask],
+        masks=indices[first_mask:],
+        num_masks=sum(map(len, slots)),
+    )

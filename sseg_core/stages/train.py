@@ -39,6 +39,8 @@ class TrainPlan:
     pairs: Artifact
     config: TrainConfig
     images: int
+    num_segments: int
+    """K: the segment ids of the masks are below it."""
     steps: int
     warmup_steps: int
     shards: tuple[tuple[str, str], ...]
@@ -76,7 +78,16 @@ def plan(config: TrainConfig, store: ArtifactStore) -> TrainPlan:
     tars = {path.name: path for path in masks.files(".tar")}
     shards = tuple((str(pairs.file(name)), str(tars[name])) for name in sorted(tars))
     resolved = config.model_copy(update={"masks": masks.reference})
-    return TrainPlan(masks, pairs, resolved, images, steps, warmup, shards)
+    return TrainPlan(
+        masks=masks,
+        pairs=pairs,
+        config=resolved,
+        images=images,
+        num_segments=int(masks.manifest.config["masks"]),
+        steps=steps,
+        warmup_steps=warmup,
+        shards=shards,
+    )
 
 
 def run(
@@ -207,7 +218,7 @@ class _Trainer:
         dtype = self.autocast_dtype
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             output = self.model(batch.images, batch.token_ids)
-        terms = criterion(output, batch.label_maps, self.config.loss)
+        terms = criterion(output, batch.label_maps, self.plan.num_segments, self.config.loss)
         self.optimizer.zero_grad(set_to_none=True)
         terms.total.backward()  # type: ignore[no-untyped-call]
         limit = self.config.optim.clip_norm or math.inf

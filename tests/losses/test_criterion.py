@@ -15,6 +15,7 @@ from sseg_core.losses.matcher import match, matching_costs
 from sseg_core.structures import IGNORE_LABEL, LossTerms, MaskOutput, SegmenterOutput
 
 B, Q, h, w = 4, 6, 8, 8
+K = 4
 
 
 def _output(seed: int = 0, layers: int = 2) -> SegmenterOutput:
@@ -56,11 +57,11 @@ def test_the_total_is_the_weighted_sum_over_all_layers() -> None:
     """Eq. 4 with the mask losses of each layer added, as in MaskFormer."""
     output, label_maps = _output(), _label_maps()
     config = LossConfig(mask=0.5, contrastive=2, dice=3, focal=7)
-    terms = criterion(output, label_maps, config)
+    terms = criterion(output, label_maps, K, config)
     expected = 2 * terms.contrastive
     for logits in (output.masks.mask_logits, *output.masks.auxiliary_mask_logits):
         alone = criterion(
-            _with_masks(output, mask_logits=logits, auxiliary_mask_logits=()), label_maps, config
+            _with_masks(output, mask_logits=logits, auxiliary_mask_logits=()), label_maps, K, config
         )
         expected = expected + 0.5 * (3 * alone.dice + 7 * alone.focal)
     torch.testing.assert_close(terms.total, expected)
@@ -69,8 +70,8 @@ def test_the_total_is_the_weighted_sum_over_all_layers() -> None:
 def test_the_reported_mask_terms_are_those_of_the_last_layer() -> None:
     """Dice and focal do not depend on whether auxiliary losses are on; the total does."""
     output, label_maps = _output(), _label_maps()
-    full = criterion(output, label_maps, LossConfig())
-    last = criterion(output, label_maps, LossConfig(auxiliary=False))
+    full = criterion(output, label_maps, K, LossConfig())
+    last = criterion(output, label_maps, K, LossConfig(auxiliary=False))
     assert (full.dice.item(), full.focal.item()) == (last.dice.item(), last.focal.item())
     assert full.total > last.total
 
@@ -78,10 +79,10 @@ def test_the_reported_mask_terms_are_those_of_the_last_layer() -> None:
 def test_unmatched_queries_get_exactly_no_mask_gradient() -> None:
     """S-Seg does not penalise unmatched queries: their gradient is zero, the others' is not."""
     output, label_maps = _output(layers=0), _label_maps()
-    criterion(output, label_maps, LossConfig()).total.backward()
+    criterion(output, label_maps, K, LossConfig()).total.backward()
     logits = output.masks.mask_logits
-    targets = mask_targets(label_maps, (h, w))
-    matching = match([matching_costs(logits.detach(), targets, LossConfig())], targets.counts)
+    targets = mask_targets(label_maps, (h, w), K)
+    matching = match([matching_costs(logits.detach(), targets, LossConfig())], targets.present)
     matched = torch.zeros(B, Q, dtype=torch.bool)
     matched[matching.images, matching.queries[0]] = True
     assert logits.grad is not None
@@ -94,7 +95,7 @@ def test_a_batch_without_masks_has_mask_losses_of_zero_with_a_graph() -> None:
     """All label maps ignored: only the contrastive loss trains, and backward still works."""
     output = _output()
     label_maps = torch.full((B, 32, 32), IGNORE_LABEL, dtype=torch.uint8)
-    terms = criterion(output, label_maps, LossConfig())
+    terms = criterion(output, label_maps, K, LossConfig())
     assert (terms.dice.item(), terms.focal.item()) == (0, 0)
     assert terms.total.item() == terms.contrastive.item()
     terms.total.backward()
@@ -107,8 +108,8 @@ def test_the_mask_losses_are_means_over_the_masks_of_the_batch() -> None:
     """A batch weighs each image by its masks: batched equals the mean of the single ones."""
     output, label_maps = _output(), _label_maps()
     label_maps[2] = IGNORE_LABEL
-    whole = criterion(output, label_maps, LossConfig())
-    counts = mask_targets(label_maps, (h, w)).counts
+    whole = criterion(output, label_maps, K, LossConfig())
+    counts = mask_targets(label_maps, (h, w), K).present.sum(1).tolist()
     dice = focal = 0.0
     for i, count in enumerate(counts):
         one = SegmenterOutput(
@@ -117,7 +118,7 @@ def test_the_mask_losses_are_means_over_the_masks_of_the_batch() -> None:
             output.text_features[i : i + 1],
             output.logit_scale,
         )
-        terms = criterion(one, label_maps[i : i + 1], LossConfig())
+        terms = criterion(one, label_maps[i : i + 1], K, LossConfig())
         dice += count * terms.dice.item()
         focal += count * terms.focal.item()
     assert whole.dice.item() == pytest.approx(dice / sum(counts), rel=1e-5)
@@ -127,16 +128,16 @@ def test_the_mask_losses_are_means_over_the_masks_of_the_batch() -> None:
 def test_the_numbering_of_segments_and_the_order_of_queries_are_irrelevant() -> None:
     """Renaming the segment ids or permuting the queries leaves every term as it is."""
     output, label_maps = _output(), _label_maps()
-    expected = pytest.approx(_values(criterion(output, label_maps, LossConfig())), rel=1e-5)
+    expected = pytest.approx(_values(criterion(output, label_maps, K, LossConfig())), rel=1e-5)
     names = torch.tensor([9, 200, 4, 77], dtype=torch.uint8)
-    assert _values(criterion(output, names[label_maps.long()], LossConfig())) == expected
+    assert _values(criterion(output, names[label_maps.long()], 254, LossConfig())) == expected
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     permuted = _with_masks(
         output,
         mask_logits=output.masks.mask_logits[:, order],
         auxiliary_mask_logits=tuple(t[:, order] for t in output.masks.auxiliary_mask_logits),
     )
-    assert _values(criterion(permuted, label_maps, LossConfig())) == expected
+    assert _values(criterion(permuted, label_maps, K, LossConfig())) == expected
 
 
 def test_logits_under_ignored_pixels_change_nothing() -> None:
@@ -145,17 +146,19 @@ def test_logits_under_ignored_pixels_change_nothing() -> None:
     label_maps[:, :, 16:] = IGNORE_LABEL
     changed = output.masks.mask_logits.detach().clone()
     changed[:, :, :, 4:] = 50
-    expected = _values(criterion(output, label_maps, LossConfig()))
-    actual = _values(criterion(_with_masks(output, mask_logits=changed), label_maps, LossConfig()))
+    expected = _values(criterion(output, label_maps, K, LossConfig()))
+    actual = _values(
+        criterion(_with_masks(output, mask_logits=changed), label_maps, K, LossConfig())
+    )
     assert actual == pytest.approx(expected, rel=1e-6)
 
 
 def test_autocast_does_not_reach_the_losses() -> None:
     """Under bf16 autocast every term is fp32 and equal to the one without autocast."""
     output, label_maps = _output(), _label_maps()
-    expected = _values(criterion(output, label_maps, LossConfig()))
+    expected = _values(criterion(output, label_maps, K, LossConfig()))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        terms = criterion(output, label_maps, LossConfig())
+        terms = criterion(output, label_maps, K, LossConfig())
     assert _values(terms) == expected
     assert terms.total.dtype == torch.float32
 
@@ -164,7 +167,7 @@ def test_half_precision_outputs_are_taken_as_fp32() -> None:
     """A network that returns bf16 gets an fp32 loss and bf16 gradients."""
     output = _output(layers=0)
     half = output.masks.mask_logits.detach().bfloat16().requires_grad_()
-    terms = criterion(_with_masks(output, mask_logits=half), _label_maps(), LossConfig())
+    terms = criterion(_with_masks(output, mask_logits=half), _label_maps(), K, LossConfig())
     terms.total.backward()
     assert terms.total.dtype == torch.float32
     assert half.grad is not None
@@ -175,5 +178,5 @@ def test_a_non_finite_logit_makes_a_non_finite_loss_rather_than_an_error() -> No
     """The training loop, not scipy, finds out: the matcher survives and the loss says NaN."""
     output, label_maps = _output(layers=0), _label_maps()
     broken = torch.full((B, Q, h, w), float("nan"))
-    terms = criterion(_with_masks(output, mask_logits=broken), label_maps, LossConfig())
+    terms = criterion(_with_masks(output, mask_logits=broken), label_maps, K, LossConfig())
     assert torch.isnan(terms.total)

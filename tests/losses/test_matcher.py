@@ -25,25 +25,25 @@ def _problem(
     if ignore:
         labels[torch.rand(labels.shape, generator=generator) < 0.3] = IGNORE_LABEL
     logits = 3 * torch.randn(B, Q, 8, 10, generator=generator)
-    return logits, mask_targets(labels, (8, 10))
+    return logits, mask_targets(labels, (8, 10), 8)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_pairs_are_those_of_transformers_without_a_class_cost(seed: int) -> None:
     """The same queries go to the same masks as in MaskFormer's own matcher at cost_class 0."""
     logits, targets = _problem(seed)
-    per_image = targets.masks.split(list(targets.counts))
+    per_image = [masks[p] for masks, p in zip(targets.masks, targets.present, strict=True)]
     theirs = MaskFormerHungarianMatcher(cost_class=0, cost_mask=20, cost_dice=1)(
         logits,
         torch.zeros(len(logits), logits.shape[1], 2),
-        list(per_image),
-        [torch.zeros(count, dtype=torch.int64) for count in targets.counts],
+        per_image,
+        [torch.zeros(len(masks), dtype=torch.int64) for masks in per_image],
     )
-    ours = match([matching_costs(logits, targets, CONFIG)], targets.counts)
+    ours = match([matching_costs(logits, targets, CONFIG)], targets.present)
     for image, (queries, masks) in enumerate(theirs):
         here = ours.images == image
         assert torch.equal(ours.queries[0, here], queries)
-        assert torch.equal(ours.masks[0, here] - sum(targets.counts[:image]), masks)
+        assert torch.equal(ours.masks[0, here], targets.present[image].nonzero()[:, 0][masks])
 
 
 @pytest.mark.parametrize("ignore", [False, True])
@@ -51,35 +51,27 @@ def test_a_cost_is_the_weighted_loss_of_the_pair(ignore: bool) -> None:
     """Matching costs equal the losses that the pair would have, ignored cells left out of both."""
     logits, targets = _problem(1, ignore=ignore)
     costs = matching_costs(logits, targets, CONFIG)
-    first = 0
-    for image, count in enumerate(targets.counts):
-        for k, q in itertools.product(range(count), range(logits.shape[1])):
-            pair = (
-                logits[image, q][None],
-                targets.masks[first + k][None],
-                targets.valid[image][None],
-            )
-            expected = 20 * focal_loss(*pair) + dice_loss(*pair)
-            # fp32 sums in another order
-            torch.testing.assert_close(costs[image, q, k], expected[0], rtol=1e-4, atol=1e-5)
-        first += count
+    for image, q, k in itertools.product(*map(range, costs.shape)):
+        pair = (logits[image, q][None], targets.masks[image, k][None], targets.valid[image][None])
+        expected = 20 * focal_loss(*pair) + dice_loss(*pair)
+        # fp32 sums in another order
+        torch.testing.assert_close(costs[image, q, k], expected[0], rtol=1e-4, atol=1e-5)
 
 
 def test_the_sum_of_costs_is_the_least_of_all_assignments() -> None:
     """No other assignment of masks to queries is cheaper, by brute force."""
     logits, targets = _problem(2, B=2, Q=5, segments=3)
     costs = matching_costs(logits, targets, CONFIG)
-    matching = match([costs], targets.counts)
-    first = 0
-    for image, count in enumerate(targets.counts):
+    matching = match([costs], targets.present)
+    for image, present in enumerate(targets.present):
         here = matching.images == image
-        chosen = costs[image, matching.queries[0, here], matching.masks[0, here] - first].sum()
+        chosen = costs[image, matching.queries[0, here], matching.masks[0, here]].sum()
+        slots = present.nonzero()[:, 0].tolist()
         best = min(
-            sum(costs[image, q, k].item() for k, q in enumerate(queries))
-            for queries in itertools.permutations(range(5), count)
+            sum(costs[image, q, k].item() for k, q in zip(slots, queries, strict=True))
+            for queries in itertools.permutations(range(5), len(slots))
         )
         assert chosen.item() == pytest.approx(best, rel=1e-5)
-        first += count
 
 
 def test_images_without_masks_get_no_pairs() -> None:
@@ -88,18 +80,19 @@ def test_images_without_masks_get_no_pairs() -> None:
     labels = torch.full((3, 8, 10), IGNORE_LABEL, dtype=torch.uint8)
     labels[1, :4] = 0
     labels[1, 4:] = 5
-    targets = mask_targets(labels, (8, 10))
-    matching = match([matching_costs(logits, targets, CONFIG)], targets.counts)
+    targets = mask_targets(labels, (8, 10), 8)
+    matching = match([matching_costs(logits, targets, CONFIG)], targets.present)
     assert matching.images.tolist() == [1, 1]
-    assert sorted(matching.masks[0].tolist()) == [0, 1]
+    assert sorted(matching.masks[0].tolist()) == [0, 5]
+    assert matching.num_masks == 2
 
 
 def test_a_batch_without_masks_gets_no_pairs_at_all() -> None:
     """All images empty: zero pairs in every layer, no error."""
     logits, _ = _problem(3, B=2)
-    targets = mask_targets(torch.full((2, 8, 10), IGNORE_LABEL, dtype=torch.uint8), (8, 10))
+    targets = mask_targets(torch.full((2, 8, 10), IGNORE_LABEL, dtype=torch.uint8), (8, 10), 8)
     costs = matching_costs(logits, targets, CONFIG)
-    matching = match([costs, costs], targets.counts)
+    matching = match([costs, costs], targets.present)
     assert matching.images.shape == (0,)
     assert matching.queries.shape == matching.masks.shape == (2, 0)
 
@@ -107,10 +100,11 @@ def test_a_batch_without_masks_gets_no_pairs_at_all() -> None:
 def test_more_masks_than_queries_leaves_the_dearest_masks_out() -> None:
     """K > Q: every query is used once, and no mask twice."""
     logits, targets = _problem(4, B=2, Q=2, segments=5)
-    matching = match([matching_costs(logits, targets, CONFIG)], targets.counts)
+    matching = match([matching_costs(logits, targets, CONFIG)], targets.present)
     assert matching.images.tolist() == [0, 0, 1, 1]
     assert matching.queries[0].tolist() == [0, 1, 0, 1]
-    assert len(set(matching.masks[0].tolist())) == 4
+    assert len(set(zip([0, 0, 1, 1], matching.masks[0].tolist(), strict=True))) == 4
+    assert matching.num_masks == 10
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
@@ -121,9 +115,9 @@ def test_a_query_that_is_not_finite_is_taken_only_when_no_other_is_left(bad: flo
     logits[:, 4] = bad
     costs = matching_costs(logits, targets, CONFIG)
     assert torch.isfinite(costs).all()
-    matching = match([costs], targets.counts)
+    matching = match([costs], targets.present)
     assert 2 not in matching.queries[0]
-    assert match([costs[:, 2:3]], targets.counts).queries.shape == (1, 3)
+    assert match([costs[:, 2:3]], targets.present).queries.shape == (1, 3)
 
 
 def test_layers_and_images_are_matched_independently() -> None:
@@ -131,16 +125,32 @@ def test_layers_and_images_are_matched_independently() -> None:
     logits, targets = _problem(6)
     other = logits.flip(1)
     costs = [matching_costs(layer, targets, CONFIG) for layer in (logits, other)]
-    together = match(costs, targets.counts)
+    together = match(costs, targets.present)
     for layer in range(2):
-        alone = match([costs[layer]], targets.counts)
+        alone = match([costs[layer]], targets.present)
         assert torch.equal(together.queries[layer], alone.queries[0])
         assert torch.equal(together.masks[layer], alone.masks[0])
-    first = 0
-    for image, masks in enumerate(targets.masks.split(list(targets.counts))):
-        single = MaskTargets(masks, targets.valid[image : image + 1], (len(masks),))
-        alone = match([matching_costs(logits[image : image + 1], single, CONFIG)], (len(masks),))
+    for image in range(len(logits)):
+        one = slice(image, image + 1)
+        single = MaskTargets(targets.masks[one], targets.valid[one], targets.present[one])
+        alone = match([matching_costs(logits[one], single, CONFIG)], single.present)
         here = together.images == image
         assert torch.equal(together.queries[0, here], alone.queries[0])
-        assert torch.equal(together.masks[0, here] - first, alone.masks[0])
-        first += len(masks)
+        assert torch.equal(together.masks[0, here], alone.masks[0])
+
+
+def test_the_costs_travel_to_the_host_in_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Targets, costs of all layers and matching together call `.cpu()` once."""
+    copies = []
+    original = torch.Tensor.cpu
+
+    def counted(tensor: torch.Tensor) -> torch.Tensor:
+        copies.append(tensor.shape)
+        return original(tensor)
+
+    for name in ("item", "tolist", "__bool__", "__int__", "__float__", "nonzero"):
+        monkeypatch.setattr(torch.Tensor, name, None)  # each would be another wait
+    monkeypatch.setattr(torch.Tensor, "cpu", counted)
+    logits, targets = _problem(7)
+    match([matching_costs(logits, targets, CONFIG)] * 3, targets.present)
+    assert len(copies) == 1
