@@ -7,6 +7,7 @@ that a checkpoint that is half written is never picked up.
 
 from __future__ import annotations
 
+import io
 import re
 import shutil
 from collections.abc import Mapping
@@ -30,7 +31,8 @@ _STEP = re.compile(r"step-([0-9]{8})")
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write the parameters and buffers of `model` as safetensors."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    safetensors.torch.save_file(tensors, path)
+    # Written by Python, so that a full disk is an OSError that names the file.
+    path.write_bytes(safetensors.torch.save(tensors))
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -101,7 +103,9 @@ def save_step(folder: Path, step: int, model: nn.Module, state: dict[str, Any], 
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_weights(model, partial / WEIGHTS)
-    torch.save(state, partial / _STATE)
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    (partial / _STATE).write_bytes(stream.getbuffer())
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     for old in _steps(folder)[:-keep]:

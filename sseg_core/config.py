@@ -254,8 +254,8 @@ class PredictConfig(Config):
     image_size: int | None = Field(
         None,
         ge=32,
-        description="short side the model sees; default: 448, or the training size of "
-        "a model trained on small images",
+        description="short side the model sees; default: twice the training crop, "
+        "448 for the paper's",
     )
     template: str | None = Field(
         None, description="text around a class name, {} in its place; default: the model's"
@@ -269,7 +269,7 @@ class DemoConfig(Config):
     """`sseg demo`: the whole pipeline on the toy world."""
 
     scenes: int = Field(6000, ge=64, description="scenes to learn from")
-    steps: int = Field(400, ge=1, description="training steps")
+    steps: int = Field(500, ge=1, description="training steps")
     val_scenes: int = Field(200, ge=1, description="held-out scenes to score")
     gallery: int = Field(8, ge=1, description="held-out scenes in the report: the first ones")
     seed: int = Field(0, ge=0, description="seed of the scenes and of the training")

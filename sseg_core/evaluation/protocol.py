@@ -78,7 +78,7 @@ def segmentation_protocol(
     Args:
         config: what the user asked for.
         benchmark: says whether there is background, and its threshold.
-        image_size: the model's own short side: 448, less for a model of small pictures.
+        image_size: the model's own short side, twice its training crop.
         template: the model's own template.
 
     Raises:

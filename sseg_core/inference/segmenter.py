@@ -34,7 +34,6 @@ __all__ = ["Segmentation", "Segmenter", "default_image_size"]
 
 ImageLike = str | Path | npt.NDArray[np.uint8] | Image.Image
 
-PAPER_IMAGE_SIZE = 448  # S-Seg App. A.1
 LONGEST_SIDE = 4
 """The long side is at most this many times `image_size`, so that a panorama fits in memory."""
 
@@ -214,13 +213,12 @@ class Segmenter:
 
 
 def default_image_size(config: TrainConfig) -> int:
-    """Return the short side at which a model is used: 448 (S-Seg App. A.1).
+    """Return the short side at which a model is used: twice its crop.
 
-    A model trained on crops smaller than the paper's 224 has never seen a larger picture; it is
-    used at its crop size (our choice, not in the paper).
+    That is 448 for the paper's crop of 224 (S-Seg App. A.1); the same ratio for other crops is
+    our choice, not in the paper.
     """
-    crop = config.loader.crop_size
-    return crop if crop < 224 else PAPER_IMAGE_SIZE
+    return 2 * config.loader.crop_size
 
 
 def _as_rgb(image: ImageLike) -> RGBImage:

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_CACHE_BYTES = 4 * 2**20  # of tokens at once on a CPU
+
 
 @dataclass(frozen=True)
 class KMeansResult:
@@ -49,6 +51,22 @@ def kmeans(tokens_BNF: Tensor, k: int, seeds: Sequence[int], iterations: int) ->
         seeds: one seed per image, for the draws of k-means++.
         iterations: largest number of Lloyd iterations; it ends earlier once no token changes.
     """
+    size = len(tokens_BNF)
+    if tokens_BNF.device.type == "cpu":
+        # Each iteration reads all tokens twice; from the cache that is several times faster.
+        size = max(1, _CACHE_BYTES // (4 * tokens_BNF[0].numel()))
+    parts = [
+        _cluster(tokens_BNF[begin : begin + size], k, seeds[begin : begin + size], iterations)
+        for begin in range(0, len(tokens_BNF), size)
+    ]
+    return KMeansResult(
+        labels=torch.cat([part.labels for part in parts]),
+        centres=torch.cat([part.centres for part in parts]),
+        inertia=torch.cat([part.inertia for part in parts]),
+    )
+
+
+def _cluster(tokens_BNF: Tensor, k: int, seeds: Sequence[int], iterations: int) -> KMeansResult:
     # Distances do not depend on the origin, and are more accurate in fp32 near it.
     mean_B1F = tokens_BNF.float().mean(1, keepdim=True)
     tokens = tokens_BNF.float() - mean_B1F

@@ -47,7 +47,7 @@ def test_a_checkpoint_is_scored_on_the_toy_world(
     assert 0 <= stats["pixel_accuracy"] <= 100
     assert stats["images_per_second"] > 0
     assert stats["protocol"]["name"] == "sseg-v1"
-    assert stats["protocol"]["short_side"] == 32
+    assert stats["protocol"]["short_side"] == 64
     assert stats["protocol"]["background"] == "none"
 
 

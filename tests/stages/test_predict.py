@@ -58,7 +58,7 @@ def test_every_image_gets_pictures_and_an_entry(store: ArtifactStore, photos: Pa
     document = _document(artifact)
     assert artifact.reference == "predictions:v1"
     assert artifact.manifest.parents[0].name == "random"
-    assert (document["model"], document["image_size"]) == ("random:v1", 32)
+    assert (document["model"], document["image_size"]) == ("random:v1", 64)
     images = document["images"]
     expected = [photos / "a.JPG", photos / "b.png", photos / "more/a.png"]
     assert [image["file"] for image in images] == [str(path) for path in expected]

@@ -46,7 +46,7 @@ def make_masks(store: ArtifactStore, images: int) -> Artifact:
         draft.partial("000000.tar").write_bytes(b"p")
         draft.commit("000000.tar")
         pairs = draft.publish({"images": images})
-    with store.draft("masks", "toy", {}, [pairs]) as draft:
+    with store.draft("masks", "toy", {"masks": 8}, [pairs]) as draft:
         draft.partial("000000.tar").write_bytes(b"m")
         draft.commit("000000.tar")
         return draft.publish({"images": images})
