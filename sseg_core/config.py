@@ -154,6 +154,14 @@ class LoaderConfig(Config):
     caption_words: Literal["nouns_verbs", "all"] = Field(
         "nouns_verbs", description="words of the caption to keep (paper App. A.1: nouns and verbs)"
     )
+    word_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="probability to leave out each word of a caption, one at least stays; so that "
+        "a text encoder that learns from few captions has met class names by themselves (our "
+        "choice, not in the paper)",
+    )
     shuffle_buffer: int = Field(2000, ge=1, description="samples held for shuffling, per worker")
     workers: int = Field(2, ge=0, description="loader processes; 0 loads in the main process")
     max_skip_rate: float = Field(

@@ -111,8 +111,7 @@ def _show_tables(artifact: Artifact, images: list[dict[str, Any]]) -> None:
     console = stdout()
     for image in images:
         if "error" in image:
-            show_error(f"{image['file']}: {image['error']}", "")
-            continue
+            continue  # it was named when it was skipped
         table = Table(title=Text(visible(image["file"])), title_justify="left", box=None)
         table.add_column("class")
         table.add_column("area", justify="right")
@@ -127,3 +126,9 @@ def _show_tables(artifact: Artifact, images: list[dict[str, Any]]) -> None:
         console.print(table)
         console.print(Text(f"overlay: {artifact.path / image['overlay']}"), soft_wrap=True)
     show_place(artifact)
+    failed = sum("error" in image for image in images)
+    if failed:
+        show_error(
+            f"{failed} of {len(images)} images could not be used.",
+            "They are named above and in predictions.json.",
+        )

@@ -215,6 +215,8 @@ class BatchStream(IterableDataset[Batch | DataError]):
         texts = [rng.choice(item.sample.captions) for item in filled]
         if self._config.caption_words == "nouns_verbs":
             texts = [nouns_and_verbs(text) for text in texts]
+        if self._config.word_dropout:
+            texts = [_with_fewer_words(text, self._config.word_dropout, rng) for text in texts]
         images = np.stack([item.image for item in filled])
         return Batch(
             images=torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(),
@@ -233,6 +235,13 @@ class BatchStream(IterableDataset[Batch | DataError]):
                 f" allows{_listed(skipped)}.",
                 "Make the pairs and masks again, or set loader.max_skip_rate higher.",
             )
+
+
+def _with_fewer_words(text: str, dropout: float, rng: random.Random) -> str:
+    """Leave out each word with probability `dropout`, but never all of them."""
+    words = text.split()
+    kept = [word for word in words if rng.random() >= dropout]
+    return " ".join(kept or (words and [rng.choice(words)]))
 
 
 def _pass_samples(

@@ -155,15 +155,14 @@ def _minion(pen: Pen, rng: np.random.Generator) -> None:
     for x in (0.4, 0.5, 0.6):
         pen.line([(0.48 + 0.2 * (x - 0.48), 0.1), (x, 0.01)], INK, 0.02)
     pen.box((0.2, 0.05, 0.8, 0.95), pen.base, pen.dark, 0.29)
-    pen.polygon(
-        [(0.21, 0.78), (0.79, 0.78), (0.76, 0.85), (0.64, 0.94), (0.36, 0.94), (0.24, 0.85)], denim
-    )
-    pen.box((0.36, 0.68, 0.64, 0.84), denim, shade(denim, -0.3), 0.02)
+    # Little denim: in pictures of 64 pixels the yellow has to say what this is.
+    pen.polygon([(0.26, 0.86), (0.74, 0.86), (0.64, 0.94), (0.36, 0.94)], denim)
+    pen.box((0.39, 0.74, 0.61, 0.89), denim, shade(denim, -0.3), 0.02)
     for side in (-1, 1):
-        pen.line([(0.5 + side * 0.28, 0.6), (0.5 + side * 0.13, 0.71)], denim, 0.045)
-    pen.line([(0.2, 0.31), (0.8, 0.31)], INK, 0.055)
-    eyes = (0.5,) if rng.random() < 0.3 else (0.38, 0.62)
-    radius = 0.15 if len(eyes) == 1 else 0.13
+        pen.line([(0.5 + side * 0.28, 0.66), (0.5 + side * 0.1, 0.76)], denim, 0.03)
+    pen.line([(0.2, 0.31), (0.8, 0.31)], INK, 0.04)
+    eyes = (0.5,) if rng.random() < 0.3 else (0.39, 0.61)
+    radius = 0.12 if len(eyes) == 1 else 0.105
     for x in eyes:
         pen.disc(x, 0.31, radius, (150, 152, 160), INK)
         pen.disc(x, 0.31, radius * 0.72, WHITE)
@@ -188,11 +187,11 @@ def _boat(pen: Pen, rng: np.random.Generator) -> None:
 
 def _flower(pen: Pen, rng: np.random.Generator) -> None:
     stem: Color = (70, 140, 62)
-    pen.line([(0.5, 0.42), (0.52, 0.7), (0.49, 0.99)], stem, 0.045)
+    pen.line([(0.5, 0.42), (0.52, 0.7), (0.49, 0.99)], stem, 0.04)
     for side in (-1, 1):
         x = 0.5 + side * 0.02
         pen.polygon(
-            [(x, 0.95), (x + side * 0.1, 0.79), (x + side * 0.27, 0.74), (x + side * 0.18, 0.9)],
+            [(x, 0.97), (x + side * 0.08, 0.86), (x + side * 0.2, 0.82), (x + side * 0.14, 0.94)],
             stem,
             shade(stem, -0.25),
         )
@@ -200,12 +199,12 @@ def _flower(pen: Pen, rng: np.random.Generator) -> None:
     turn = float(rng.uniform(0, 1))
     for index in range(petals):
         angle = 2 * math.pi * (index + turn) / petals
-        pen.disc(*_at(0.5, 0.37, 0.235, angle), 0.135, pen.base, shade(pen.base, -0.22))
-    pen.disc(0.5, 0.37, 0.22, pen.base)
+        pen.disc(*_at(0.5, 0.4, 0.26, angle), 0.15, pen.base, shade(pen.base, -0.22))
+    pen.disc(0.5, 0.4, 0.25, pen.base)
     for index in range(petals):
         angle = 2 * math.pi * (index + turn) / petals
-        pen.disc(*_at(0.5, 0.37, 0.24, angle), 0.065, shade(pen.base, 0.14))
-    pen.disc(0.5, 0.37, 0.115, (250, 204, 72), (206, 140, 40))
+        pen.disc(*_at(0.5, 0.4, 0.27, angle), 0.07, shade(pen.base, 0.14))
+    pen.disc(0.5, 0.4, 0.1, (250, 204, 72), (206, 140, 40))
 
 
 def _fish(pen: Pen, rng: np.random.Generator) -> None:
@@ -248,7 +247,7 @@ THINGS: dict[str, Thing] = {
     "minion": Thing(color=(250, 222, 52), draw=_minion, home=_LAND, stands=True, size=(0.34, 0.52)),
     "boat": Thing(color=(48, 196, 172), draw=_boat, home=("water",), stands=True, size=(0.3, 0.5)),
     "flower": Thing(
-        color=(148, 72, 216), draw=_flower, home=_LAND[:3], stands=True, size=(0.28, 0.46)
+        color=(124, 60, 206), draw=_flower, home=_LAND[:3], stands=True, size=(0.28, 0.46)
     ),
     "fish": Thing(
         color=(255, 104, 58), draw=_fish, home=("water",), stands=False, size=(0.3, 0.48)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -28,6 +29,11 @@ CONFIG = LoaderConfig(load_size=32, caption_words="all", shuffle_buffer=7, worke
 def spell(texts: Sequence[str]) -> np.ndarray:
     """A stand-in tokenizer: the numbers in each text."""
     return np.array([[int(word) for word in text.split() if word.isdigit()] for text in texts])
+
+
+def lengths(texts: Sequence[str]) -> np.ndarray:
+    """A stand-in tokenizer: how many words each text has."""
+    return np.array([[len(text.split())] for text in texts])
 
 
 def mask_png(number: int) -> bytes:
@@ -184,6 +190,31 @@ def test_image_mask_and_caption_belong_together(tmp_path: Path) -> None:
             assert (label_map[:, 16:] == number + 100).all()
             assert ids[0] == number
             assert number not in {3, 11}
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4, 0.99])
+def test_word_dropout_leaves_out_words_but_never_all(dropout: float) -> None:
+    """The words left are in their order, about the promised share of them, at least one."""
+    rng = random.Random(0)
+    words = ["house", "tree", "sun", "star", "minion", "boat"]
+    texts = [loader._with_fewer_words(" ".join(words), dropout, rng) for _ in range(500)]
+    kept = [text.split() for text in texts]
+    assert all(part and part == [word for word in words if word in part] for part in kept)
+    share = sum(map(len, kept)) / (500 * len(words))
+    assert share == pytest.approx(max(1 - dropout, 1 / len(words)), abs=0.03)
+    assert loader._with_fewer_words("", dropout, rng) == ""
+
+
+def test_dropped_words_reach_the_tokenizer_and_repeat_exactly(tmp_path: Path) -> None:
+    """With word_dropout some texts lose their number; the same batch is the same again."""
+    shards = write_shards(tmp_path, [40])
+    config = CONFIG.model_copy(update={"word_dropout": 0.5})
+    first, second = (
+        next(make_loader(shards, config, batch_size=16, seed=3, start_batch=1, tokenizer=lengths))
+        for _ in range(2)
+    )
+    assert torch.equal(first.token_ids, second.token_ids)
+    assert first.token_ids.min() < 4 <= first.token_ids.max() + 1
 
 
 def test_only_nouns_and_verbs_reach_the_tokenizer(tmp_path: Path) -> None:
