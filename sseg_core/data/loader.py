@@ -77,7 +77,15 @@ def make_loader(
         start_batch=start_batch,
         tokenizer=tokenizer,
     )
-    return _received(DataLoader(dataset, batch_size=None, num_workers=config.workers))
+    return _received(
+        DataLoader(
+            dataset,
+            batch_size=None,
+            num_workers=config.workers,
+            # Of its own: the loader must not draw from the generator that a resumed run restores.
+            generator=torch.Generator(),
+        )
+    )
 
 
 def _received(loader: DataLoader[Batch | DataError]) -> Iterator[Batch]:

@@ -217,6 +217,14 @@ def test_dropped_words_reach_the_tokenizer_and_repeat_exactly(tmp_path: Path) ->
     assert first.token_ids.min() < 4 <= first.token_ids.max() + 1
 
 
+def test_loading_leaves_the_global_generator_alone(tmp_path: Path) -> None:
+    """A resumed run restores torch's generator, then opens the loader: no draw may be lost."""
+    shards = write_shards(tmp_path, [12])
+    state = torch.get_rng_state()
+    next(make_loader(shards, CONFIG, batch_size=4, seed=0, start_batch=2, tokenizer=spell))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_only_nouns_and_verbs_reach_the_tokenizer(tmp_path: Path) -> None:
     """With caption_words=nouns_verbs the tokenizer sees nouns and verbs alone."""
     texts: list[str] = []
