@@ -277,7 +277,7 @@ class DemoConfig(Config):
     """`sseg demo`: the whole pipeline on the toy world."""
 
     scenes: int = Field(6000, ge=64, description="scenes to learn from")
-    steps: int = Field(500, ge=1, description="training steps")
+    steps: int = Field(700, ge=1, description="training steps")
     val_scenes: int = Field(200, ge=1, description="held-out scenes to score")
     gallery: int = Field(8, ge=1, description="held-out scenes in the report: the first ones")
     seed: int = Field(0, ge=0, description="seed of the scenes and of the training")
