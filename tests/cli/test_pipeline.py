@@ -149,3 +149,28 @@ def test_the_artifacts_tell_their_lineage(trained: Path) -> None:
     assert "pairs toyworld:v1" in shown
     verified = sseg(trained, "artifacts", "verify", "checkpoint/run")
     assert verified["problems"] == []
+
+
+def test_the_demo_ends_with_a_report_and_goes_on_after_a_kill(tmp_path: Path) -> None:
+    """Killed in training and started again, it keeps its scenes and masks and writes the report."""
+    arguments = [
+        "demo", "--set", "scenes=80", "--set", "steps=4", "--set", "val_scenes=3",
+        "--set", "gallery=2",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command(*arguments), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    store = tmp_path / "sseg-artifacts"
+    deadline = time.monotonic() + 120
+    while not list(store.glob("masks/demo/v1/manifest.json")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    made = sseg(tmp_path, *arguments)
+    report = (tmp_path / made["report"]).read_text(encoding="utf-8")
+    assert "<html" in report
+    assert f"{made['oracle_miou']:.1f}" in report
+    assert [path.name for path in store.glob("pairs/demo/v*")] == ["v1"]
+    assert [path.name for path in store.glob("scores/demo-report/*")] == ["v1"]
