@@ -11,7 +11,7 @@ from sseg_core import Segmenter
 
 
 def main() -> None:
-    """Print the share of the photo that each class covers and save an overlay beside it."""
+    """Print the share of the photo that each class covers and save `overlay.png`."""
     photo, *class_names = sys.argv[1:]
     segmentation = Segmenter.load().segment(photo, class_names)
     for name, share in segmentation.shares.items():

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sseg_core.errors import ConfigError, did_you_mean
 
+MAX_PIXELS = 300_000_000
+"""Images with more pixels are refused unless an option says otherwise: a decompression bomb."""
+
 
 class Config(BaseModel):
     """Base of all configurations: immutable, and strict about names."""
@@ -41,7 +44,7 @@ class DownloadConfig(Config):
     )
     jpeg_quality: int = Field(92, ge=1, le=100, description="quality of re-encoded images")
     max_pixels: int = Field(
-        300_000_000, ge=1, description="refuse images with more pixels than this"
+        MAX_PIXELS, ge=1, description="refuse images with more pixels than this"
     )
     max_skip_rate: float = Field(
         0.5, ge=0, le=1, description="stop when more than this share of the samples is unusable"
@@ -269,7 +272,7 @@ class PredictConfig(Config):
         None, description="text around a class name, {} in its place; default: the model's"
     )
     max_pixels: int = Field(
-        300_000_000, ge=1, description="refuse images with more pixels than this"
+        MAX_PIXELS, ge=1, description="refuse images with more pixels than this"
     )
 
 

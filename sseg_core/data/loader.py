@@ -24,7 +24,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from webdataset.filters import shuffle
 
-from sseg_core.config import LoaderConfig
+from sseg_core.config import MAX_PIXELS, LoaderConfig
 from sseg_core.data.images import ImageError, RGBImage, decode_image
 from sseg_core.data.shards import Sample, read_masks, read_shard_with_masks
 from sseg_core.data.words import nouns_and_verbs
@@ -35,7 +35,6 @@ TokenizerCall = Callable[[Sequence[str]], npt.NDArray[np.int64]]
 """Texts in, [B, L] int64 token ids out; it travels to the workers, so it must be picklable."""
 
 _CHUNK_SAMPLES = 16_384  # a resumed run reads fewer than this in vain: 2 to 4 seconds
-_MAX_PIXELS = 300_000_000  # the images were checked when they were packed; this stops a swapped one
 _JUDGED_AFTER = 200  # samples before the share of unusable ones means something
 
 
@@ -204,7 +203,7 @@ class BatchStream(IterableDataset[Batch | DataError]):
         decoded = []
         for sample, mask in slots:
             try:
-                image = decode_image(sample.image, max_pixels=_MAX_PIXELS, size=(size, size))
+                image = decode_image(sample.image, max_pixels=MAX_PIXELS, size=(size, size))
                 decoded.append(_Decoded(sample, image, _decode_mask(mask, size)))
             except ImageError as error:
                 counts[error.reason] += 1

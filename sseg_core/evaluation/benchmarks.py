@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from sseg_core.config import EvalConfig, PredictConfig, ToyWorldConfig
+from sseg_core.config import MAX_PIXELS, EvalConfig, ToyWorldConfig
 from sseg_core.data.images import ImageError, RGBImage, read_image
 from sseg_core.data.toyworld import CLASSES, OBJECTS, render_scene
 from sseg_core.errors import ConfigError, DataError, did_you_mean, printable
@@ -34,7 +34,6 @@ BENCHMARKS = ("toyworld", "voc2012")
 
 _VOC_SPLITS = ("train", "val", "trainval")
 _VOC_KEY = re.compile(r"[A-Za-z0-9_]+")
-_MAX_PIXELS = int(PredictConfig.model_fields["max_pixels"].default)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +185,7 @@ def _voc_files(home: Path, key: str) -> tuple[Path, Path]:
 
 def _load_voc(key: str, *, home: Path) -> Example:
     image_path, truth_path = _voc_files(home, key)
-    image = read_image(image_path, _MAX_PIXELS)
+    image = read_image(image_path, MAX_PIXELS)
     try:
         with Image.open(truth_path, formats=["PNG"]) as opened:
             if opened.size != (image.shape[1], image.shape[0]):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sseg_core.artifacts import Artifact, ArtifactStore
 from sseg_core.checkpoint import WEIGHTS, load_weights
-from sseg_core.config import PredictConfig, TrainConfig, build_config
+from sseg_core.config import MAX_PIXELS, TrainConfig, build_config
 from sseg_core.data.images import RGBImage, read_image
 from sseg_core.device import pick_device
 from sseg_core.errors import ConfigError, DataError
@@ -37,7 +37,6 @@ ImageLike = str | Path | npt.NDArray[np.uint8] | Image.Image
 LONGEST_SIDE = 4
 """The long side is at most this many times `image_size`, so that a panorama fits in memory."""
 
-_MAX_PIXELS = int(PredictConfig.model_fields["max_pixels"].default)
 _TEXTS_AT_ONCE = 256  # bounds the activations of the text encoder for a thousand class names
 _CACHED_VOCABULARIES = 32
 
@@ -223,7 +222,7 @@ def default_image_size(config: TrainConfig) -> int:
 
 def _as_rgb(image: ImageLike) -> RGBImage:
     if isinstance(image, str | Path):
-        return read_image(Path(image), _MAX_PIXELS)
+        return read_image(Path(image), MAX_PIXELS)
     if isinstance(image, Image.Image):
         return np.array(ImageOps.exif_transpose(image).convert("RGB"))
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from sseg_core.artifacts import Artifact, ArtifactStore
-from sseg_core.config import PseudomaskConfig
+from sseg_core.config import MAX_PIXELS, PseudomaskConfig
 from sseg_core.data.images import ImageError, RGBImage, decode_image
 from sseg_core.data.shards import MASK, Sample, read_shard, write_tar
 from sseg_core.device import pick_device
@@ -29,8 +29,6 @@ from sseg_core.errors import DataError
 from sseg_core.pseudomask.generator import PseudoMaskGenerator
 from sseg_core.pseudomask.label_png import encode_label_map
 from sseg_core.tracking import SILENT, Progress
-
-_MAX_PIXELS = 300_000_000  # the limit of `sseg download`, for pairs that came another way
 
 
 @dataclass
@@ -164,7 +162,7 @@ class _ShardMaker:
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for sample in samples:
-                future = pool.submit(decode_image, sample.image, max_pixels=_MAX_PIXELS, size=size)
+                future = pool.submit(decode_image, sample.image, max_pixels=MAX_PIXELS, size=size)
                 waiting.append((sample.key, future))
                 if len(waiting) > self._config.batch_size:
                     yield from next_image()
