@@ -97,8 +97,8 @@ class _LiveProgress:
     def advance(self, count: int = 1, **fields: str) -> None:
         assert self._task is not None
         self._fields.update(fields)
-        # A narrow terminal keeps its bar and its times; the numbers are in metrics.jsonl.
-        shown = _shown(self._fields) if self._bar.console.width >= 100 else ""
+        # What fits beside the bar and the times; all numbers are in metrics.jsonl.
+        shown = _shown(self._fields, room=self._bar.console.width - 52)
         self._bar.update(self._task, advance=count, shown=shown)
 
     def message(self, text: str) -> None:
@@ -135,8 +135,12 @@ class _PlainProgress:
         show_note(text)
 
 
-def _shown(fields: Mapping[str, str]) -> str:
-    return " ".join(f"{name} {value}" for name, value in fields.items())
+def _shown(fields: Mapping[str, str], room: int | None = None) -> str:
+    """Return the fields as text, the last ones left out where there is no room."""
+    parts = [f"{name} {value}" for name, value in fields.items()]
+    while room is not None and parts and len(" ".join(parts)) > room:
+        parts.pop()
+    return " ".join(parts)
 
 
 def artifact_json(artifact: Artifact) -> dict[str, Any]:
