@@ -26,6 +26,7 @@ from sseg_core.data.images import ImageError, RGBImage, decode_image
 from sseg_core.data.shards import MASK, Sample, read_shard, write_tar
 from sseg_core.device import pick_device
 from sseg_core.errors import DataError
+from sseg_core.manifest import sha256_of
 from sseg_core.pseudomask.generator import PseudoMaskGenerator
 from sseg_core.pseudomask.label_png import encode_label_map
 from sseg_core.tracking import SILENT, Progress
@@ -83,10 +84,14 @@ def run(
     pairs = store.find(config.pairs, "pairs")
     progress.message(f"pairs {pairs.reference}")
     resolved = config.model_copy(update={"pairs": pairs.reference})
-    with store.draft(
-        "masks", name or pairs.manifest.name, resolved.model_dump(mode="json"), [pairs]
-    ) as draft:
-        maker = _ShardMaker(config, pick_device(device), progress)
+    if config.features not in {"lab", "rgb"} and config.weights is None:
+        progress.message(f"weights of {config.features}: from the hub or its cache")
+    maker = _ShardMaker(config, pick_device(device), progress)
+    described = resolved.model_dump(mode="json")
+    if config.weights is not None:
+        # Shards of an interrupted run must not be taken up after the weights were changed.
+        described["weights_sha256"] = sha256_of(Path(config.weights))
+    with store.draft("masks", name or pairs.manifest.name, described, [pairs]) as draft:
         progress.start("pseudomask", pairs.manifest.stats.get("images"), "images")
         total = _Tally()
         shards = {}

@@ -176,3 +176,20 @@ def test_a_truncated_shard_gives_masks_for_what_is_whole(store: ArtifactStore) -
     assert masks.manifest.name == "cut"
     assert [key for key, _ in read_masks(masks.file("000000.tar"))] == ["s0-0", "s0-1"]
     assert masks.manifest.stats["skipped"]["truncated shard"] == 1
+
+
+def test_the_manifest_knows_a_weight_file_by_its_content(
+    store: ArtifactStore, tmp_path: Path
+) -> None:
+    """Other weights under the same name are another command, so no shard of the old is taken up."""
+    import timm
+    from safetensors.torch import save_file
+
+    _make_pairs(store, [[_jpeg(0)]])
+    weights = tmp_path / "vit.safetensors"
+    digests = []
+    for _ in range(2):
+        save_file(timm.create_model("test_vit", num_classes=0).state_dict(), weights)
+        config = CONFIG.model_copy(update={"features": "timm:test_vit", "weights": str(weights)})
+        digests.append(run(config, store, device="cpu").manifest.config["weights_sha256"])
+    assert digests[0] != digests[1]
