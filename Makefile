@@ -13,6 +13,7 @@ INSTALLED := $(VENV)/.installed-$(shell cksum < pyproject.toml | tr ' ' '-')
 
 demo: $(INSTALLED)
 	$(BIN)/sseg demo
+	@echo "(the command sseg is in $(BIN): source $(BIN)/activate puts it on the path)"
 
 test: lint types unit
 	@echo "make test: lint, types and tests passed"

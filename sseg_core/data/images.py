@@ -91,12 +91,13 @@ def decode_image(data: bytes, *, max_pixels: int, size: tuple[int, int] | None =
     if data.startswith(_JPEG):
         pixels = _decode_jpeg(data, max_pixels, size)
         if pixels is not None:
-            return _resized(pixels, size)
+            return pixels if size is None else resize_image(pixels, size)
     reader = _open(data)
     _check_size(reader.height, reader.width, max_pixels)
     try:
-        pixels = _to_rgb(reader)
-        return _resized(_upright(pixels, _orientation(reader)), size)
+        pixels = to_rgb(reader)
+        pixels = _upright(pixels, _orientation(reader))
+        return pixels if size is None else resize_image(pixels, size)
     except ImageError:
         raise
     except Exception as error:  # Pillow's readers raise whatever their parsing stumbles on
@@ -210,8 +211,12 @@ def _check_size(height: int, width: int, max_pixels: int) -> None:
         raise ImageError("too large", problem)
 
 
-def _to_rgb(image: Image.Image) -> RGBImage:
-    """Convert an opened image of any Pillow mode to [H, W, 3] uint8; this decodes it."""
+def to_rgb(image: Image.Image) -> RGBImage:
+    """Convert a Pillow image of any mode to [H, W, 3] uint8 RGB; this decodes it.
+
+    Raises:
+        ImageError: pixel values that are not finite.
+    """
     image.load()
     if image.mode == "F" or image.mode.startswith("I"):
         # Whole numbers are 16-bit samples; floats are by custom 0 to 1, else 0 to 255.
@@ -233,8 +238,9 @@ def _to_8_bits(values: npt.NDArray[np.float64], ranges: tuple[float, ...]) -> np
     return np.round(np.clip(values / full, 0, 1) * 255).astype(np.uint8)
 
 
-def _resized(pixels: RGBImage, size: tuple[int, int] | None) -> RGBImage:
-    if size is None or pixels.shape[:2] == size:
+def resize_image(pixels: RGBImage, size: tuple[int, int]) -> RGBImage:
+    """Return [H, W, 3] uint8 pixels at `size` (height, width), without aliasing."""
+    if pixels.shape[:2] == size:
         return pixels
     height, width = size
     # Pillow widens the bilinear kernel when it shrinks, so nothing aliases.

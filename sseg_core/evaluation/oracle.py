@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from sseg_core.config import PseudomaskConfig
+from sseg_core.data.images import resize_image
 from sseg_core.evaluation.benchmarks import Example
 from sseg_core.evaluation.metrics import NO_CLASS
 from sseg_core.pseudomask.generator import PseudoMaskGenerator
@@ -42,13 +42,7 @@ def square_images(
     images: Sequence[npt.NDArray[np.uint8]], side: int, device: torch.device
 ) -> torch.Tensor:
     """Return [H, W, 3] uint8 images as one [B, 3, side, side] float batch in [0, 1]."""
-    size = (side, side)
-    pixels = np.stack(
-        [
-            np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
-            for image in images
-        ]
-    )
+    pixels = np.stack([resize_image(image, (side, side)) for image in images])
     return torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255
 
 

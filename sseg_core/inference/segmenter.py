@@ -14,7 +14,7 @@ from torch import Tensor
 from sseg_core.artifacts import Artifact, ArtifactStore
 from sseg_core.checkpoint import WEIGHTS, load_weights
 from sseg_core.config import MAX_PIXELS, TrainConfig, build_config
-from sseg_core.data.images import RGBImage, read_image
+from sseg_core.data.images import RGBImage, read_image, resize_image, to_rgb
 from sseg_core.device import pick_device
 from sseg_core.errors import ConfigError, DataError
 from sseg_core.inference.combine import (
@@ -119,8 +119,7 @@ class Segmenter:
         """Segment one image by the given class names.
 
         Args:
-            image: a file, [H, W, 3] uint8 RGB, or a Pillow image (as its RGB conversion shows
-                it, upright).
+            image: a file, [H, W, 3] uint8 RGB, or a Pillow image, which is taken like a file.
             class_names: the words to look for; every pixel gets one of them.
             threshold: pixels whose best probability is lower are background, in [0, 1].
             image_size: the short side as the network sees it; default: `self.image_size`.
@@ -224,7 +223,7 @@ def _as_rgb(image: ImageLike) -> RGBImage:
     if isinstance(image, str | Path):
         return read_image(Path(image), MAX_PIXELS)
     if isinstance(image, Image.Image):
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        return to_rgb(ImageOps.exif_transpose(image))
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise DataError(
             f"An image must be [H, W, 3] uint8, not {list(image.shape)} {image.dtype}.",
@@ -240,8 +239,4 @@ def _resized(image: RGBImage, image_size: int) -> RGBImage:
     height, width = image.shape[:2]
     scale = min(image_size / min(height, width), LONGEST_SIDE * image_size / max(height, width))
     new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
-    if (new_height, new_width) == (height, width):
-        return image
-    # Pillow widens the bilinear kernel when it shrinks, so nothing aliases.
-    resized = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
-    return np.array(resized)
+    return resize_image(image, (new_height, new_width))

@@ -283,3 +283,23 @@ def test_without_a_checkpoint_the_way_to_one_is_named(store: ArtifactStore) -> N
     """The hint names `sseg demo`."""
     with pytest.raises(ArtifactError, match="sseg demo"):
         Segmenter.load(store=store)
+
+
+def test_a_pillow_image_is_taken_like_a_file(
+    store: ArtifactStore, tmp_path: Path, make_checkpoint: Callable[[ArtifactStore], Artifact]
+) -> None:
+    """Transparency and 16 bits give the pixels, and so the result, of the same picture on disk."""
+    make_checkpoint(store)
+    segmenter = Segmenter.load(store=store, device="cpu")
+    rng = np.random.default_rng(2)
+    pictures = [
+        Image.fromarray(rng.integers(0, 256, (20, 30, 4), dtype=np.uint8)),
+        Image.fromarray(rng.integers(0, 65536, (20, 30), dtype=np.uint16)),
+    ]
+    for number, picture in enumerate(pictures):
+        path = tmp_path / f"{number}.png"
+        picture.save(path)
+        from_file = segmenter.segment(path, ["cat", "dog"])
+        from_memory = segmenter.segment(picture, ["cat", "dog"])
+        assert np.array_equal(from_file.image, from_memory.image)
+        assert np.array_equal(from_file.label_map, from_memory.label_map)
