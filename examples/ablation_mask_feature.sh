@@ -15,7 +15,8 @@ seeds=${SEEDS:-0 1 2}
 have() { sseg artifacts show "$1" >/dev/null 2>&1; }
 
 have pairs/toyworld || sseg download toyworld --set toyworld.scenes="${SCENES:-6000}"
-have masks/toyworld || sseg pseudomask --pairs toyworld
+have masks/toyworld || sseg pseudomask --pairs toyworld --features texture \
+  --set image_size=96 --set grid=48
 
 for feature in query pooled; do
   for masked in false true; do

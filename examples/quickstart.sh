@@ -7,5 +7,5 @@ sseg download toyworld
 sseg pseudomask --pairs toyworld
 sseg train --recipe tiny --masks toyworld
 sseg eval --benchmark toyworld --model tiny
-sseg eval --benchmark toyworld --model oracle:lab   # what the pseudo-masks themselves allow
+sseg eval --benchmark toyworld --model oracle:texture   # what the pseudo-masks themselves allow
 sseg artifacts

@@ -18,6 +18,6 @@ sseg train --recipe tiny --masks photos --name photos \
   --set loader.crop_size=112
 sseg eval --benchmark voc2012 --root "$voc" --model photos
 sseg eval --benchmark voc2012 --root "$voc" --model photos --set background=exclude
-sseg eval --benchmark voc2012 --root "$voc" --model oracle:lab
+sseg eval --benchmark voc2012 --root "$voc" --model oracle:texture
 photo=$(head -n 1 "$voc/ImageSets/Segmentation/val.txt")
 sseg predict "$voc/JPEGImages/$photo.jpg" --model photos --classes "person,dog,cat,grass,sky"

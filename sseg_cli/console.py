@@ -186,8 +186,8 @@ def show_place(artifact: Artifact) -> None:
 def facts_table(rows: Mapping[str, Any]) -> Table:
     """Return a borderless table of names and values."""
     table = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
-    table.add_column(style="cyan")
-    table.add_column()
+    table.add_column(style="cyan", overflow="fold")
+    table.add_column(overflow="fold")
     for name, value in rows.items():
         shown = f"{value:.2f}" if isinstance(value, float) else visible(str(value))
         table.add_row(name.replace("_", " "), Text(shown))

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from sseg_core.draft import Draft, versions_in
+from sseg_core.draft import Draft, noted, read_note, versions_in
 from sseg_core.errors import ArtifactError, did_you_mean
 from sseg_core.manifest import (
     HOW_TO_MAKE,
@@ -27,8 +27,9 @@ from sseg_core.manifest import (
     digest_of,
     read_artifact,
 )
+from sseg_core.shared_draft import SharedDraft
 
-__all__ = ["Artifact", "ArtifactStore", "Draft", "check_name", "read_artifact"]
+__all__ = ["Artifact", "ArtifactStore", "Draft", "SharedDraft", "check_name", "read_artifact"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _VERSION = re.compile(r"v([1-9][0-9]*)")
@@ -95,7 +96,13 @@ class ArtifactStore:
             if parent.kind == kind:
                 break
         else:
-            raise ArtifactError(f"{child.reference} was not made from a {kind} artifact.")
+            source = child.manifest.config.get(kind)
+            raise ArtifactError(
+                f"{child.reference} was made from {source}, not from a {kind} artifact."
+                if isinstance(source, str)
+                else f"{child.reference} was not made from a {kind} artifact.",
+                HOW_TO_MAKE.get(kind, ""),
+            )
         home = ArtifactStore(child.path.parents[2])
         path = home.root / kind / parent.name / f"v{parent.version}"
         reference = f"{parent.name}:v{parent.version}"
@@ -119,12 +126,11 @@ class ArtifactStore:
         """Open the working folder of an artifact; the same command finds its own again.
 
         Raises:
-            ArtifactError: the name is unusable, or the same command is running already.
+            ArtifactError: the name is unusable, the store cannot be written, or the same command
+                is running already.
         """
-        check_name(name)
-        command = [kind, name, config, [parent.as_parent().model_dump() for parent in parents]]
-        folder = self.root / kind / name / f".work-{digest_of(command)[:12]}"
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder = self._work_folder(kind, name, config, parents)
+        self._make_home(folder.parent)
         lock = FileLock(f"{folder}.lock")
         try:
             lock.acquire(timeout=0)
@@ -139,6 +145,46 @@ class ArtifactStore:
             lock.release()
             if not folder.exists():
                 Path(f"{folder}.lock").unlink(missing_ok=True)
+
+    def shared_draft(
+        self, kind: Kind, name: str, config: dict[str, Any], parents: Sequence[Artifact] = ()
+    ) -> SharedDraft:
+        """Open the working folder of an artifact that several processes may make together.
+
+        Raises:
+            ArtifactError: the name is unusable, or the store cannot be written.
+        """
+        folder = self._work_folder(kind, name, config, parents)
+        self._make_home(folder.parent)
+        return SharedDraft(folder, kind=kind, name=name, config=config, parents=parents)
+
+    def finished(
+        self, kind: Kind, name: str, config: dict[str, Any], parents: Sequence[Artifact] = ()
+    ) -> dict[str, dict[str, Any]]:
+        """Return what `Draft.finished` of this command would hold, and write nothing."""
+        folder = self._work_folder(kind, name, config, parents)
+        notes = {relative: read_note(folder, relative) for relative in noted(folder)}
+        return {relative: note[1] for relative, note in notes.items() if note is not None}
+
+    def _make_home(self, home: Path) -> None:
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+            if os.access(home, os.W_OK):
+                return
+            reason = "it is read-only"
+        except OSError as error:
+            reason = (error.strerror or "unknown error").lower()
+        raise ArtifactError(
+            f"The store {self.root} cannot be written: {reason}.",
+            "Choose another place with --store, or mend its permissions.",
+        )
+
+    def _work_folder(
+        self, kind: Kind, name: str, config: dict[str, Any], parents: Sequence[Artifact]
+    ) -> Path:
+        check_name(name)
+        command = [kind, name, config, [parent.as_parent().model_dump() for parent in parents]]
+        return self.root / kind / name / f".work-{digest_of(command)[:12]}"
 
     def _find_by_name(self, reference: str, kind: Kind) -> Artifact:
         name, _, number = reference.partition(":")

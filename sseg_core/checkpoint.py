@@ -7,6 +7,7 @@ that a checkpoint that is half written is never picked up.
 
 from __future__ import annotations
 
+import argparse
 import io
 import re
 import shutil
@@ -74,23 +75,28 @@ def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], *, source: str
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a weight file from elsewhere: safetensors, or a .pth with tensors only.
+    """Read a weight file from elsewhere: safetensors, or a .pth that holds no code.
+
+    Of a training state the model is taken: what stands under `model`, `state_dict` or `teacher`.
 
     Raises:
-        ArtifactError: the file is missing or unreadable, or holds more than tensors.
+        ArtifactError: the file is missing or unreadable, or there is no table of tensors in it.
     """
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        # DINO's full checkpoints hold their command line as well, which is harmless.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ArtifactError(f"There is no weight file {path}.", "Check the path.") from error
     except Exception as error:  # torch.load raises whatever pickle does
         raise ArtifactError(
             f"{path} is not a readable weight file.", "Give a .safetensors or a plain .pth file."
         ) from error
-    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
-        loaded = loaded["state_dict"]
+    for level in ("model", "state_dict", "teacher"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(level), dict):
+            loaded = loaded[level]
     if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
         raise ArtifactError(f"{path} does not hold a plain table of tensors.")
     return loaded

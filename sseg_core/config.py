@@ -58,19 +58,38 @@ class DownloadConfig(Config):
 class PseudomaskConfig(Config):
     """`sseg pseudomask`: class-agnostic label maps by clustering (paper Sec. 3.3.1)."""
 
-    pairs: str | None = Field(None, description="pairs artifact; default: the newest")
-    features: str = Field("lab", description="lab, rgb, dino_vits8, or timm:NAME for any timm ViT")
+    pairs: str | None = Field(
+        None, description="pairs artifact, or shards such as s3://bucket/{00000..00999}.tar"
+    )
+    features: str = Field(
+        "auto",
+        description="texture, lab, rgb, dino_vits8, groupvit, timm:NAME, ...; auto takes "
+        "dino_vits8 (the paper) where its weights are at hand, else texture",
+    )
+    facet: Literal["token", "key", "attention"] = Field(
+        "token", description="what of a ViT's last block describes a patch (paper: its token)"
+    )
+    clustering: Literal["auto", "kmeans", "cosine", "spectral", "merge", "argmax"] = Field(
+        "auto", description="how tokens become segments; auto: what suits the features"
+    )
     weights: str | None = Field(
         None, description="local weight file for ViT features; default: the hub"
     )
     masks: int = Field(8, ge=2, le=254, description="K, segments per image (paper: 8)")
     image_size: int = Field(224, ge=32, description="images are resized to this square side")
     grid: int = Field(
-        64, ge=8, le=256, description="side of the token grid of rgb and lab features"
+        64, ge=8, le=256, description="side of the token grid of features without weights"
     )
     iterations: int = Field(20, ge=1, description="largest number of k-means iterations")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="type of a ViT's forward pass; auto: bf16 where the device is fast at it",
+    )
     batch_size: int = Field(128, ge=1, description="images clustered at once")
     seed: int = Field(0, ge=0, description="seeds the k-means++ draw, together with the key")
+    out: str | None = Field(
+        None, description="folder or URL for the mask shards; default: in the artifact"
+    )
     max_skip_rate: float = Field(
         0.5, ge=0, le=1, description="stop when more than this share of the samples is unusable"
     )
@@ -227,11 +246,12 @@ class TrainConfig(Config):
 class EvalConfig(Config):
     """`sseg eval`: a model, a benchmark and a protocol."""
 
-    benchmark: str = Field("toyworld", description="toyworld or voc2012")
+    benchmark: str = Field("toyworld", description="toyworld, voc2012 or context")
     root: str | None = Field(None, description="folder of the benchmark")
     split: str = Field("val", description="split of the benchmark")
     model: str | None = Field(
-        None, description="checkpoint, or oracle:FEATURES; default: the newest checkpoint"
+        None,
+        description="checkpoint, oracle:FEATURES or oracle:all; default: the newest checkpoint",
     )
     limit: int | None = Field(None, ge=1, description="evaluate only the first images")
     image_size: int | None = Field(
@@ -248,9 +268,10 @@ class EvalConfig(Config):
         None, description="text around a class name, {} in its place; default: the model's"
     )
     batch_size: int = Field(8, ge=1, description="images at once")
-    masks: int = Field(8, ge=2, le=254, description="K of an oracle:FEATURES model")
-    weights: str | None = Field(None, description="weight file of an oracle ViT")
-    seed: int = Field(0, ge=0, description="seed of the toy world and of k-means")
+    oracle: PseudomaskConfig = Field(
+        default_factory=PseudomaskConfig, description="the generator of an oracle:FEATURES model"
+    )
+    seed: int = Field(0, ge=0, description="seed of the toy world")
 
 
 class PredictConfig(Config):

@@ -1,6 +1,8 @@
-"""Which device a stage or a model runs on."""
+"""Which device a stage or a model runs on, and what it can do."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
@@ -25,3 +27,19 @@ def pick_device(name: str) -> torch.device:
             f"The device {name!r} is not available.", "Use --device cpu, or leave it out."
         ) from error
     return device
+
+
+def is_fast_at_bf16(device: torch.device) -> bool:
+    """Return whether `device` has instructions for bf16, so that it is faster than fp32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "structures"),
     ("config", "manifest", "device"),
     ("draft", "overrides"),
+    ("shared_draft",),
     ("artifacts",),
     ("recipes", "checkpoint", "tracking"),
     ("data", "text", "losses", "models"),

@@ -179,17 +179,40 @@ def test_an_interrupted_command_goes_on_where_it_stopped(store: ArtifactStore) -
     assert sorted(p.name for p in artifact.path.iterdir()) == ["000.tar", "manifest.json"]
 
 
-def test_a_damaged_progress_log_only_costs_work(store: ArtifactStore) -> None:
-    """A line cut short, or a finished file that has gone, means that the file is done again."""
+def test_a_damaged_note_only_costs_work(store: ArtifactStore) -> None:
+    """A note cut short, or a finished file that has gone, means that the file is done again."""
     with store.draft("pairs", "toy", {}) as draft:
-        for name in ("0", "1"):
+        for name in ("0", "1", "2", "3"):
             draft.partial(name).write_text(name)
             draft.commit(name)
         (draft.path / "1").unlink()
-        log = draft.path.parent / "progress.jsonl"
-        log.write_text(log.read_text() + '{"file": "2", "ent')
+        (draft.path / "2").write_text("longer")
+        (draft.path.parent / "done/3.json").write_text('{"entry": {"sha')
     with store.draft("pairs", "toy", {}) as draft:
         assert list(draft.finished) == ["0"]
+
+
+def test_a_look_at_what_is_finished_writes_nothing(store: ArtifactStore) -> None:
+    """`finished` tells what a rerun would find, without making a working folder."""
+    assert store.finished("pairs", "toy", {}) == {}
+    assert not store.root.exists()
+    with store.draft("pairs", "toy", {}) as draft:
+        draft.partial("sub/0").write_text("0")
+        draft.commit("sub/0", {"images": 1})
+        draft.note("1", {"images": 2})
+    assert store.finished("pairs", "toy", {}) == {"sub/0": {"images": 1}, "1": {"images": 2}}
+    assert store.finished("pairs", "toy", {"other": 1}) == {}
+
+
+def test_a_file_kept_elsewhere_is_noted_but_no_part_of_the_artifact(store: ArtifactStore) -> None:
+    """`note` finishes a file for the rerun; the manifest lists only what is in the folder."""
+    with store.draft("pairs", "toy", {}) as draft:
+        draft.note("far", {"url": "s3://x/far"})
+        draft.partial("near").write_text("near")
+        draft.commit("near")
+    with store.draft("pairs", "toy", {}) as draft:
+        assert draft.finished == {"far": {"url": "s3://x/far"}, "near": {}}
+        assert list(draft.publish({}).manifest.files) == ["near"]
 
 
 def test_the_same_command_does_not_run_twice_at_once(store: ArtifactStore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
@@ -101,11 +102,15 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path) -> None:
 
 
 def test_weight_files_from_elsewhere_are_read(tmp_path: Path) -> None:
-    """Plain .pth tables, with or without a state_dict level, and safetensors."""
+    """Plain .pth tables, and the model or the teacher of a training state."""
     tensors = {"a": torch.ones(2)}
     torch.save(tensors, tmp_path / "a.pth")
     torch.save({"state_dict": tensors, "epoch": 3}, tmp_path / "b.pth")
-    for name in ("a.pth", "b.pth"):
+    command_line = argparse.Namespace(arch="vit_small", lr=0.1)
+    torch.save({"model": {"state_dict": tensors}, "args": command_line}, tmp_path / "d.pth")
+    other = {"a": torch.zeros(2)}
+    torch.save({"student": other, "teacher": tensors, "args": command_line}, tmp_path / "e.pth")
+    for name in ("a.pth", "b.pth", "d.pth", "e.pth"):
         assert read_tensors(tmp_path / name)["a"].tolist() == [1, 1]
     torch.save({"a": 3}, tmp_path / "c.pth")
     with pytest.raises(ArtifactError, match="plain table of tensors"):

@@ -25,7 +25,13 @@ sseg pseudomask
 
 sseg pseudomask --pairs cc12m --features dino_vits8
 
+sseg pseudomask --features texture --masks 8 --preview 16
+
 sseg pseudomask --features dino_vits8 --weights dino_deitsmall8_pretrain.pth --masks 8
+
+sseg pseudomask --pairs "s3://bucket/cc12m/{00000..01242}.tar" --features dino_vits8 --gpus 8
+
+sseg pseudomask --pairs cc12m --features dino_vits8 --gpus 8 --dry-run
 """
 
 
@@ -33,13 +39,18 @@ def pseudomask(
     context: typer.Context,
     pairs: Annotated[
         str | None,
-        typer.Option("--pairs", metavar="REF", help="Pairs to segment. Default: the newest."),
+        typer.Option(
+            "--pairs",
+            metavar="REF",
+            help="Pairs to segment, or shards: data/{000..999}.tar, a path or URL. "
+            "Default: the newest pairs.",
+        ),
     ] = None,
     features: Annotated[
         str | None,
         typer.Option(
             "--features",
-            help="lab (no weights needed), rgb, dino_vits8 (the paper), or timm:NAME.",
+            help="dino_vits8 (the paper), texture (no weights needed), lab, rgb, timm:NAME, ...",
         ),
     ] = None,
     masks: Annotated[
@@ -49,6 +60,18 @@ def pseudomask(
         Path | None,
         typer.Option("--weights", metavar="FILE", help="Local weight file for ViT features."),
     ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option("--gpus", metavar="N", min=1, help="One process on each of N GPUs."),
+    ] = None,
+    procs: Annotated[
+        int | None,
+        typer.Option("--procs", metavar="N", min=1, help="N processes share the CPU's cores."),
+    ] = None,
+    preview: Annotated[
+        int,
+        typer.Option("--preview", metavar="N", min=0, help="Draw the first N masks to look at."),
+    ] = 0,
     config: ConfigOption = None,
     set_: SetOption = None,
     name: NameOption = None,
@@ -58,11 +81,20 @@ def pseudomask(
 ) -> None:
     """Cut every image into K segments without labels, by clustering its features.
 
-    Label maps are stored as small palette PNGs in shards with the keys of the pairs.
+    Label maps are stored as small palette PNGs in shards with the keys of the pairs. The same
+    command may run on several machines that share a store: they share the work.
     """
-    from sseg_cli.console import show_artifact, show_plan, show_progress
+    from sseg_cli.console import show_artifact, show_plan, show_progress, stdout
     from sseg_core.config import PseudomaskConfig
+    from sseg_core.errors import ConfigError
 
+    if gpus is not None and procs is not None:
+        raise ConfigError("--gpus and --procs exclude each other.", "Give one of them.")
+    processes = gpus or procs or 1
+    if gpus is not None:
+        device = "cuda"
+    elif procs is not None:
+        device = "cpu"
     configuration = changed(
         configured(PseudomaskConfig(), config, set_),
         pairs=pairs,
@@ -72,13 +104,30 @@ def pseudomask(
     )
     store = settings_of(context).open_store()
     if dry_run:
-        source = store.find(configuration.pairs, "pairs")
-        inputs = {"pairs": source.reference, "images": source.manifest.stats["images"]}
-        show_plan("pseudomask", configuration, inputs, as_json=as_json)
+        from sseg_core.pseudomask.plan import plan as make_plan
+
+        plan = make_plan(configuration, store, name=name)
+        facts = plan.facts(processes)
+        if not as_json:
+            facts = {fact: "unknown" if v is None else v for fact, v in facts.items()}
+        show_plan("pseudomask", plan.config, facts, as_json=as_json)
         return
     from sseg_core.stages import pseudomask as stage
 
     with show_progress() as progress:
-        artifact = stage.run(configuration, store, name=name, device=device, progress=progress)
+        artifact = stage.run(
+            configuration,
+            store,
+            name=name,
+            device=device,
+            processes=processes,
+            preview=preview,
+            progress=progress,
+        )
     next_step = f"sseg train --masks {artifact.manifest.name}"
     show_artifact(artifact, next_step, as_json=as_json)
+    if preview and not as_json:
+        from rich.text import Text
+
+        page = artifact.path / stage.REPORT
+        stdout().print(Text(f"report: {page}"), soft_wrap=True)

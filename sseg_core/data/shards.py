@@ -3,23 +3,31 @@
 A pairs shard `NNNNNN.tar` holds per sample `KEY.jpg` (or another image type) and `KEY.json` with
 `{"captions": [...]}`. A masks shard of the same name holds `KEY.mask.png` for some of those keys,
 in the same order. Any webdataset reader understands both.
+
+A masks shard is compressed, since tar pads the 300 bytes of a small mask to 1024. It keeps the
+name of its pairs shard: every reader of tar files sees by itself that there is gzip around one.
 """
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import lzma
 import re
 import tarfile
 import unicodedata
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Self
 
-from webdataset.tariterators import group_by_keys, tar_file_expander
+from webdataset.tariterators import group_by_keys
 
+from sseg_core.data.urls import open_shard
 from sseg_core.errors import DataError
 
 MASK = "mask.png"
@@ -83,7 +91,7 @@ def pack_sample(sample: Sample, extension: str) -> list[tuple[str, bytes]]:
     return [(f"{sample.key}.{extension}", sample.image), (f"{sample.key}.json", captions)]
 
 
-def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]], *, compress: bool = False) -> None:
     """Write the members (name, content) as a tar file that depends on nothing else.
 
     No time, user or machine enters the file, so equal members give equal bytes.
@@ -92,11 +100,12 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
         DataError: the disk is full, or the file cannot be written for another reason.
     """
     try:
-        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for name, content in members:
-                entry = tarfile.TarInfo(name)
-                entry.size = len(content)
-                tar.addfile(entry, io.BytesIO(content))
+        with path.open("wb") as stream:
+            if compress:
+                with gzip.GzipFile(filename="", mode="wb", fileobj=stream, mtime=0) as packed:
+                    _write_members(packed, members)
+            else:
+                _write_members(stream, members)
     except OSError as error:
         raise DataError(
             f"Cannot write {path}: {(error.strerror or 'unknown error').lower()}.",
@@ -104,18 +113,27 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
         ) from error
 
 
-def read_shard(path: Path, skipped: Counter[str] | None = None) -> Iterator[Sample]:
-    """Yield the samples of a pairs shard in order.
+def _write_members(stream: IO[bytes] | gzip.GzipFile, members: Iterable[tuple[str, bytes]]) -> None:
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in members:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+
+
+def read_shard(shard: Path | str, skipped: Counter[str] | None = None) -> Iterator[Sample]:
+    """Yield the samples of a pairs shard, a file or a URL, in order.
 
     What cannot be used is passed over and counted in `skipped`, by reason: "unsafe name",
-    "duplicate name", "no image", "no caption", "unreadable captions", "truncated shard". Of a
-    truncated shard, the samples before the cut are yielded.
+    "duplicate name", "no image", "no caption", "unreadable captions", "damaged member",
+    "truncated shard". Of a truncated shard, the samples before the cut are yielded; behind a
+    damaged member, reading goes on with the next whole one.
 
     Raises:
-        DataError: the file is missing.
+        DataError: the file is missing, or its URL cannot be read.
     """
     counts = Counter() if skipped is None else skipped
-    for group in _groups(path, counts):
+    for group in _groups(shard, counts):
         extension = next((e for e in _IMAGES if e in group), None)
         if extension is None:
             counts["no image"] += 1
@@ -131,20 +149,22 @@ def read_shard(path: Path, skipped: Counter[str] | None = None) -> Iterator[Samp
         yield Sample(group["__key__"], group[extension], captions)
 
 
-def read_masks(path: Path, skipped: Counter[str] | None = None) -> Iterator[tuple[str, bytes]]:
+def read_masks(
+    shard: Path | str, skipped: Counter[str] | None = None
+) -> Iterator[tuple[str, bytes]]:
     """Yield (key, PNG bytes) of a masks shard in order; counts as in `read_shard`.
 
     Raises:
         DataError: the file is missing.
     """
     counts = Counter() if skipped is None else skipped
-    for group in _groups(path, counts):
+    for group in _groups(shard, counts):
         if MASK in group:
             yield group["__key__"], group[MASK]
 
 
 def read_shard_with_masks(
-    pairs_path: Path, masks_path: Path, skipped: Counter[str] | None = None
+    pairs_path: Path | str, masks_path: Path | str, skipped: Counter[str] | None = None
 ) -> Iterator[tuple[Sample, bytes]]:
     """Yield (sample, mask PNG) in the order of a pairs shard, joined on the keys.
 
@@ -152,47 +172,89 @@ def read_shard_with_masks(
     `read_shard`.
 
     Raises:
-        DataError: a file is missing.
+        DataError: a file is missing, or there is a mask of a sample that the whole pairs shard
+            does not have: the two do not belong together.
     """
     counts = Counter() if skipped is None else skipped
     # Label maps on the token grid are about 1 kB each, so a shard's worth fits in memory.
     masks = dict(read_masks(masks_path, counts))
-    for sample in read_shard(pairs_path, counts):
-        if sample.key in masks:
-            yield sample, masks[sample.key]
-        else:
+    losses = Counter[str]()
+    lost = 0
+    for sample in read_shard(pairs_path, losses):
+        lost += losses.total()
+        counts.update(losses)
+        losses.clear()
+        mask = masks.pop(sample.key, None)
+        if mask is None:
             counts["no mask"] += 1
+        else:
+            yield sample, mask
+    counts.update(losses)
+    if masks and not lost + losses.total():
+        raise DataError(
+            f"The masks in {masks_path} are not those of {pairs_path}: there is one for "
+            f"{next(iter(masks))!r}, which that shard does not hold.",
+            "Make the masks again: sseg pseudomask",
+        )
 
 
-def _groups(path: Path, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
+def _groups(shard: Path | str, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
     """Yield webdataset's groups: `__key__`, and the content of its members by extension."""
-
-    def is_safe(name: str) -> bool:
-        key, _, extension = name.partition(".")
-        safe = bool(_KEY.fullmatch(key) and extension)
-        if not safe:
-            skipped["unsafe name"] += 1
-        return safe
-
-    def end_shard(_: Exception) -> bool:
-        skipped["truncated shard"] += 1
-        return False
 
     def pass_over(_: Exception) -> bool:
         skipped["duplicate name"] += 1
         return True
 
+    with closing(open_shard(str(shard))) as stream:
+        members = _members(stream, skipped)
+        # Of webdataset's fields, only the name and the content matter here.
+        files = ({"fname": name, "data": data, "__url__": ""} for name, data in members)
+        yield from group_by_keys(files, handler=pass_over)
+
+
+def _members(stream: IO[bytes], skipped: Counter[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield the regular files of a tar with safe names.
+
+    webdataset's own reader takes a damaged header for the end of the shard, and loses what
+    follows without a word.
+    """
+    ended = in_damage = False
+
+    class Header(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+            nonlocal ended, in_damage
+            try:
+                header = super().frombuf(buf, encoding, errors)
+            except tarfile.HeaderError:
+                if buf and not any(buf):
+                    ended = True  # blocks of zeros end a tar
+                elif len(buf) == tarfile.BLOCKSIZE and not in_damage:
+                    # The blocks of the damaged member's content look like damaged headers too.
+                    skipped["damaged member"] += 1
+                    in_damage = True
+                raise
+            ended = in_damage = False
+            return header
+
     try:
-        stream = path.open("rb")
-    except OSError as error:
-        raise DataError(
-            f"Cannot read the shard {path}: {(error.strerror or 'unknown error').lower()}.",
-            "Its artifact is incomplete: make it again.",
-        ) from error
-    with stream:
-        source = [{"url": str(path), "stream": stream}]
-        members = tar_file_expander(source, handler=end_shard, select_files=is_safe)
-        yield from group_by_keys(members, handler=pass_over)
+        # What is no header is passed over in search of the next one.
+        with tarfile.open(fileobj=stream, mode="r|*", ignore_zeros=True, tarinfo=Header) as tar:
+            for entry in tar:
+                tar.members = []  # type: ignore[attr-defined]  # it would remember all of them
+                if not entry.isreg():
+                    continue
+                key, _, extension = entry.name.partition(".")
+                if not (_KEY.fullmatch(key) and extension):
+                    skipped["unsafe name"] += 1
+                    continue
+                content = tar.extractfile(entry)
+                assert content is not None  # it is a regular file
+                yield entry.name, content.read()
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError):
+        ended = False
+    if not ended:
+        skipped["truncated shard"] += 1
 
 
 def _captions(content: bytes) -> tuple[str, ...]:

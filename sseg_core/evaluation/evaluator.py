@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from sseg_core.data.images import ImageError
 from sseg_core.errors import DataError
-from sseg_core.evaluation.benchmarks import Benchmark, Example
+from sseg_core.evaluation.boundary import BoundaryF
+from sseg_core.evaluation.examples import Benchmark, Example
 from sseg_core.evaluation.metrics import ConfusionMatrix
 from sseg_core.structures import IGNORE_LABEL
 from sseg_core.tracking import SILENT, Progress
@@ -34,6 +35,7 @@ class Evaluation:
     Attributes:
         labels: the scored labels, background among them where it is scored.
         confusion: over all images.
+        boundary: likewise, of the borders between the labels.
         images: number of images that were scored.
         seconds: time in the predictor; reading images and counting are not in it.
         skipped: images that could not be read, by reason.
@@ -41,6 +43,7 @@ class Evaluation:
 
     labels: tuple[str, ...]
     confusion: ConfusionMatrix
+    boundary: BoundaryF = field(default_factory=BoundaryF)
     images: int = 0
     seconds: float = 0.0
     skipped: Counter[str] = field(default_factory=Counter)
@@ -73,6 +76,7 @@ def evaluate(
     *,
     exclude_background: bool = False,
     batch_size: int = 8,
+    task: str = "eval",
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Score `predict` on all examples of `benchmark`.
@@ -82,6 +86,7 @@ def evaluate(
         predict: sees `batch_size` examples at a time, their truth in scored labels.
         exclude_background: truth background does not count (S-Seg Table 4).
         batch_size: examples at a time.
+        task: what the progress is called.
         progress: is told of every image.
 
     Raises:
@@ -89,7 +94,7 @@ def evaluate(
     """
     labels = scored_labels(benchmark, exclude_background=exclude_background)
     result = Evaluation(labels, ConfusionMatrix(len(labels)))
-    progress.start("eval", len(benchmark), "images")
+    progress.start(task, len(benchmark), "images")
     examples = _readable(benchmark, result.skipped, progress)
     if benchmark.has_background and exclude_background:
         examples = (replace(e, truth=_without_background(e.truth)) for e in examples)
@@ -99,6 +104,7 @@ def evaluate(
         result.seconds += time.perf_counter() - start
         for example, prediction in zip(batch, predictions, strict=True):
             result.confusion.update(prediction, example.truth)
+            result.boundary.update(prediction, example.truth)
         result.images += len(batch)
         progress.advance(len(batch), miou=f"{result.confusion.compute().miou:.1f}")
     if not result.images:

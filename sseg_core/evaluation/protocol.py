@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from sseg_core.config import EvalConfig, PseudomaskConfig
 from sseg_core.errors import ConfigError
-from sseg_core.evaluation.benchmarks import Benchmark
+from sseg_core.evaluation.examples import Benchmark
 
 BackgroundRule = Literal["threshold", "exclude", "class", "none"]
 """What becomes of the benchmark's background:
@@ -56,17 +56,23 @@ class OracleProtocol:
     Attributes:
         name: `oracle-v1`.
         features: what is clustered.
+        facet: what of a ViT's last block the features are.
+        clustering: how.
         masks: K, segments per image.
         image_size: square side to which the image is resized.
-        grid: cells per side of the segments, for rgb and lab features.
+        grid: cells per side of the segments, for features without weights.
+        seed: of the clustering.
         background: see `BackgroundRule`.
     """
 
     name: str
     features: str
+    facet: str
+    clustering: str
     masks: int
     image_size: int
     grid: int
+    seed: int
     background: BackgroundRule
 
 
@@ -112,9 +118,12 @@ def oracle_protocol(
     return OracleProtocol(
         name="oracle-v1",
         features=masks.features,
+        facet=masks.facet,
+        clustering=masks.clustering,
         masks=masks.masks,
         image_size=masks.image_size,
         grid=masks.grid,
+        seed=masks.seed,
         background=_background(config, benchmark, "class"),
     )
 

@@ -1,31 +1,31 @@
-"""What the pixels of an image are clustered by: colour and place, or the tokens of a ViT.
+"""What the pixels of an image are clustered by: the choices, by name.
 
 Shapes: B images, gh x gw tokens each, F features of a token.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from sseg_core.checkpoint import load_tensors, read_tensors
-from sseg_core.errors import ArtifactError, ConfigError, did_you_mean
+from sseg_core.config import PseudomaskConfig
+from sseg_core.errors import ConfigError, did_you_mean
+from sseg_core.pseudomask.colour import Lab, Rgb
+from sseg_core.pseudomask.groupvit import REPOSITORIES, build_groupvit, groupvit_at_hand
+from sseg_core.pseudomask.texture import Texture
+from sseg_core.pseudomask.vit_features import build_vit_features
+from sseg_core.pseudomask.vit_weights import cached_vit_weights, pretrained_source
 
-ALIASES = {"dino_vits8": "vit_small_patch8_224.dino"}  # the paper's features
-"""Short names of timm models."""
+DEFAULT = "dino_vits8"
+"""The paper's features (S-Seg Sec. 3.3.1)."""
 
-# Chosen for oracle mIoU on Pascal VOC photos (our choice, not in the paper); it is flat around
-# these values. Lightness changes with the light, so colour proper counts for more; a cell of the
-# grid is made to agree with its neighbours by a slight blur and by the cell's place.
-_CHROMA_WEIGHT = 2.5
-_PLACE_WEIGHT = 0.7
-_BLUR = 1 / 64  # standard deviation, as a share of the image side
+Supervision = Literal["none", "self", "label", "text"]
+
+_TIMM = "timm:"
 
 
 class FeatureExtractor(Protocol):
@@ -35,125 +35,122 @@ class FeatureExtractor(Protocol):
         """Return [B, gh, gw, F] features of [B, 3, H, W] float RGB images in [0, 1]."""
 
 
-def build_features(
-    name: str, *, grid: int, weights: Path | None, device: torch.device
-) -> FeatureExtractor:
-    """Return the features called `name`.
+_WITHOUT_WEIGHTS: dict[str, Callable[[int], FeatureExtractor]] = {
+    "texture": Texture,
+    "lab": Lab,
+    "rgb": Rgb,
+}
 
-    Args:
-        name: `lab`, `rgb`, `dino_vits8`, or `timm:NAME` with any Vision Transformer of timm.
-        grid: side of the token grid of `lab` and `rgb`; a ViT has one token per patch.
-        weights: weight file of a ViT; None takes timm's from the hub or its cache.
-        device: where the images will be.
+
+@dataclass(frozen=True)
+class Vit:
+    """A Vision Transformer with a short name.
+
+    Attributes:
+        timm_name: what timm calls it.
+        supervision: what it learned from: nothing but images ("self"), or class labels.
+    """
+
+    timm_name: str
+    supervision: Supervision
+
+
+VITS = {
+    "dino_vits8": Vit("vit_small_patch8_224.dino", "self"),
+    "dino_vits16": Vit("vit_small_patch16_224.dino", "self"),
+    "dino_vitb8": Vit("vit_base_patch8_224.dino", "self"),
+    "dino_vitb16": Vit("vit_base_patch16_224.dino", "self"),
+    "dinov2_vits14": Vit("vit_small_patch14_dinov2.lvd142m", "self"),
+    "dinov2_vitb14": Vit("vit_base_patch14_dinov2.lvd142m", "self"),
+    "dinov2_vitl14": Vit("vit_large_patch14_dinov2.lvd142m", "self"),
+    "dinov2_vits14_reg": Vit("vit_small_patch14_reg4_dinov2.lvd142m", "self"),
+    "dinov2_vitb14_reg": Vit("vit_base_patch14_reg4_dinov2.lvd142m", "self"),
+    "dinov2_vitl14_reg": Vit("vit_large_patch14_reg4_dinov2.lvd142m", "self"),
+    # With the attention's biases, as in the files of DINOv3's authors.
+    "dinov3_vits16": Vit("vit_small_patch16_dinov3_qkvb.lvd1689m", "self"),
+    "dinov3_vitb16": Vit("vit_base_patch16_dinov3_qkvb.lvd1689m", "self"),
+    "dinov3_vitl16": Vit("vit_large_patch16_dinov3_qkvb.lvd1689m", "self"),
+    # The "ImageNet" row of S-Seg Table 1. timm has no ViT-S/8 that learned from labels: DeiT-S is
+    # DINO's own architecture on the same images, and ViT-B/8 has the patches of 8 pixels.
+    "imagenet_vits16": Vit("deit_small_patch16_224.fb_in1k", "label"),
+    "imagenet_vitb16": Vit("deit_base_patch16_224.fb_in1k", "label"),
+    "imagenet_vitb8": Vit("vit_base_patch8_224.augreg_in21k_ft_in1k", "label"),
+}
+"""Vision Transformers by their short names; any other of timm is `timm:NAME`."""
+
+
+def build_features(config: PseudomaskConfig, device: torch.device) -> FeatureExtractor:
+    """Return the features that `config` names, for images on `device`.
 
     Raises:
-        ConfigError: an unknown name, or weights for features that have none.
+        ConfigError: an unknown name, or an option that these features do not have.
         ArtifactError: weights of another model, an unreadable file, or no way to the hub.
     """
-    plain: dict[str, Callable[[int], FeatureExtractor]] = {"lab": _Lab, "rgb": _Rgb}
-    if name in plain:
-        if weights is not None:
-            raise ConfigError(
-                f"{name} features have no weights to load.",
-                "Leave --weights out, or use --features dino_vits8.",
-            )
-        return plain[name](grid)
-    if name not in ALIASES and not name.startswith("timm:"):
+    name = resolve_features(config.features)
+    if name in _WITHOUT_WEIGHTS:
+        _refuse(name, weights=config.weights is not None, facet=config.facet != "token")
+        return _WITHOUT_WEIGHTS[name](config.grid)
+    if name in REPOSITORIES:
+        _refuse(name, facet=config.facet != "token")
+        return build_groupvit(name, config, device)
+    return build_vit_features(_timm_name(name), config, device)
+
+
+def resolve_features(name: str) -> str:
+    """Return the features that `name` stands for: `auto` is DINO where it is at hand.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    if name == "auto":
+        return DEFAULT if weights_at_hand(DEFAULT) else "texture"
+    known = [*_WITHOUT_WEIGHTS, *VITS, *REPOSITORIES]
+    if name not in known and not name.startswith(_TIMM):
         raise ConfigError(
             f"There are no features called {name!r}.",
-            did_you_mean(name, [*plain, *ALIASES, "timm:NAME"]),
+            did_you_mean(name, ["auto", *known, f"{_TIMM}NAME"]),
         )
-    model = _vit(ALIASES.get(name, name.removeprefix("timm:")), weights)
-    return _VitTokens(model, model.pretrained_cfg).to(device).eval()
+    return name
 
 
-class _Rgb:
-    """Plain colours: the weakest baseline."""
-
-    def __init__(self, grid: int) -> None:
-        self._grid = grid
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return F.adaptive_avg_pool2d(images, self._grid).permute(0, 2, 3, 1)
-
-
-class _Lab:
-    """Slightly blurred Lab colour and the place in the image; needs no weights."""
-
-    def __init__(self, grid: int) -> None:
-        self._grid = grid
-
-    def __call__(self, images: Tensor) -> Tensor:
-        from kornia.color import rgb_to_lab
-        from kornia.filters import gaussian_blur2d
-
-        # Pooled before the conversion: as good as after it, and several times faster.
-        lab: Tensor = rgb_to_lab(F.adaptive_avg_pool2d(images, self._grid)) / 100
-        deviation = _BLUR * self._grid
-        size = 2 * round(3 * deviation) + 1
-        lab = gaussian_blur2d(lab, (size, size), (deviation, deviation))
-        lightness, chroma = lab[:, :1].permute(0, 2, 3, 1), lab[:, 1:].permute(0, 2, 3, 1)
-        centres = (torch.arange(self._grid, device=images.device) + 0.5) / self._grid
-        place = torch.stack(torch.meshgrid(centres, centres, indexing="ij"), dim=2)
-        place = place.expand(len(images), -1, -1, -1)
-        return torch.cat([lightness, _CHROMA_WEIGHT * chroma, _PLACE_WEIGHT * place], dim=3)
+def weights_at_hand(name: str) -> bool:
+    """Return whether the features `name` can be had without network and without --weights."""
+    if name in _WITHOUT_WEIGHTS:
+        return True
+    if name in REPOSITORIES:
+        return groupvit_at_hand(name)
+    return cached_vit_weights(_timm_name(name)) is not None
 
 
-class _VitTokens(nn.Module):
-    """The patch tokens of the last block, after the final norm."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, model: nn.Module, normalisation: dict[str, Sequence[float]]) -> None:
-        super().__init__()
-        self._model: Any = model
-        for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(normalisation[name]).view(3, 1, 1))
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        height, width = images.shape[2:]
-        patch_height, patch_width = self._model.patch_embed.patch_size
-        if height % patch_height or width % patch_width:
-            raise ConfigError(
-                f"A side of {height} pixels cannot be cut into patches of {patch_height}.",
-                f"Use --set image_size={max(1, height // patch_height) * patch_height}.",
-            )
-        (tokens,) = self._model.forward_intermediates(
-            (images - self.mean) / self.std, indices=1, norm=True, intermediates_only=True
-        )
-        grid: Tensor = tokens.permute(0, 2, 3, 1)
-        return grid
+def supervision(name: str) -> Supervision | None:
+    """Return what the features `name` learned from; None where only timm's authors know."""
+    if name in _WITHOUT_WEIGHTS:
+        return "none"
+    if name in REPOSITORIES:
+        return "text"
+    return VITS[name].supervision if name in VITS else None
 
 
-def _vit(name: str, weights: Path | None) -> Any:
-    import timm
+def licence(name: str) -> str | None:
+    """Return the licence of the weights of the ViT `name` as timm states it, if it does."""
+    if name in _WITHOUT_WEIGHTS or name in REPOSITORIES:
+        return None
+    source = pretrained_source(_timm_name(name))
+    stated: str | None = None if source is None else source.license
+    return stated
 
-    architecture, _, tag = name.partition(".")
-    known = timm.list_models(["vit_*", "deit*", "eva*"], pretrained=True)
-    if not timm.is_model(architecture) or (tag and name not in timm.list_pretrained()):
-        near = difflib.get_close_matches(name, known, n=5, cutoff=0.3)
+
+def _timm_name(name: str) -> str:
+    return VITS[name].timm_name if name in VITS else name.removeprefix(_TIMM)
+
+
+def _refuse(name: str, *, weights: bool = False, facet: bool = False) -> None:
+    if weights:
         raise ConfigError(
-            f"timm has no model {name!r}.", did_you_mean(name, near or ALIASES.values())
+            f"{name} features have no weights to load.",
+            f"Leave --weights out, or name the features they belong to: --features {DEFAULT}.",
         )
-    if not timm.models.is_model_in_modules(architecture, ["vision_transformer", "deit", "eva"]):
+    if facet:
         raise ConfigError(
-            f"{name} is no plain Vision Transformer, so it has no grid of patch tokens.",
-            "Use --features dino_vits8, or timm:NAME with the name of a ViT.",
+            f"{name} features have no facets.", "Leave facet out; it is an option of ViTs."
         )
-    try:
-        model = timm.create_model(
-            name, pretrained=weights is None, num_classes=0, dynamic_img_size=True
-        )
-    except Exception as error:  # the hub's client raises errors of many libraries
-        raise ArtifactError(
-            f"The weights of {name} cannot be fetched from the hub.",
-            "Give a local file with --weights FILE, or use --features lab, which needs none.",
-        ) from error
-    if weights is not None:
-        tensors = read_tensors(weights)
-        # A file of a classifier holds the classifier too.
-        tensors = {key: t for key, t in tensors.items() if not key.startswith("head.")}
-        load_tensors(model, tensors, source=str(weights))
-    return model

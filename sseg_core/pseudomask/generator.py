@@ -3,55 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from sseg_core.config import PseudomaskConfig
+from sseg_core.pseudomask.clustering import build_clustering, resolve
 from sseg_core.pseudomask.features import build_features
-from sseg_core.pseudomask.kmeans import key_seed, kmeans
+from sseg_core.pseudomask.kmeans import key_seed
+from sseg_core.structures import IGNORE_LABEL
 
 
 class PseudoMaskGenerator:
-    """Clusters the feature grid of each image into K segments.
+    """Clusters the feature grid of each image into at most K segments.
 
     The result for an image depends on its pixels, its key and the configuration, and on nothing
     else in the batch.
     """
 
     def __init__(self, config: PseudomaskConfig, device: torch.device) -> None:
-        self._config = config
-        self._features = build_features(
-            config.features,
-            grid=config.grid,
-            weights=None if config.weights is None else Path(config.weights),
-            device=device,
-        )
+        config = resolve(config)
+        self._seed = config.seed
+        self._features = build_features(config, device)
+        self._cluster = build_clustering(config)
 
-    def __call__(self, images: Tensor, keys: Sequence[str]) -> npt.NDArray[np.uint8]:
-        """Return [B, gh, gw] label maps on the token grid.
+    @torch.no_grad()
+    def __call__(self, images: Tensor, keys: Sequence[str]) -> Tensor:
+        """Return [B, gh, gw] uint8 label maps on the token grid, on the device of the images.
 
-        Segments are numbered from 0 in the order in which they first appear, row by row.
+        Segments are numbered from 0 in the order in which they first appear, row by row. A map is
+        255 everywhere where the features of its image are not finite numbers.
 
         Args:
             images: [B, 3, H, W] float RGB in [0, 1], on the device of the generator.
             keys: the B sample keys; they seed the clustering.
         """
         features = self._features(images)
-        B, gh, gw, _ = features.shape
-        seeds = [key_seed(key, self._config.seed) for key in keys]
-        result = kmeans(features.flatten(1, 2), self._config.masks, seeds, self._config.iterations)
-        label_maps = _by_first_appearance(result.labels.long(), self._config.masks)
-        maps: npt.NDArray[np.uint8] = label_maps.to(torch.uint8).view(B, gh, gw).cpu().numpy()
-        return maps
+        finite_B111 = features.isfinite().all((1, 2, 3), keepdim=True)
+        features = features.where(finite_B111, 0)
+        labels = self._cluster(features, [key_seed(key, self._seed) for key in keys])
+        maps = _by_first_appearance(labels.flatten(1).long()).view(labels.shape)
+        return maps.where(finite_B111[..., 0], IGNORE_LABEL).to(torch.uint8)
 
 
-def _by_first_appearance(labels_BN: Tensor, k: int) -> Tensor:
-    """Renumber the labels of each row by where they first appear in it."""
+def _by_first_appearance(labels_BN: Tensor) -> Tensor:
+    """Renumber the labels of each row, all below 255, by where they first appear in it."""
     B, N = labels_BN.shape
     positions = torch.arange(N, device=labels_BN.device).expand(B, N)
-    first_BK = positions.new_full((B, k), N).scatter_reduce(1, labels_BN, positions, "amin")
+    first_BK = positions.new_full((B, IGNORE_LABEL), N)
+    first_BK = first_BK.scatter_reduce(1, labels_BN, positions, "amin")
     return first_BK.argsort(1).argsort(1).gather(1, labels_BN)

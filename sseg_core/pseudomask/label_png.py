@@ -21,6 +21,11 @@ def encode_label_map(label_map: npt.NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
+def label_colors() -> npt.NDArray[np.uint8]:
+    """Return the [256, 3] RGB colour of every label, as the PNGs show it."""
+    return np.frombuffer(_PALETTE, np.uint8).reshape(256, 3)
+
+
 def _palette() -> bytes:
     # Steps of the golden ratio keep the hues of neighbouring labels far apart; brightness
     # alternates because hues alone run out after a dozen. Ignored pixels are white.

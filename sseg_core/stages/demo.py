@@ -32,12 +32,15 @@ from sseg_core.tracking import SILENT, Progress, read_metrics
 
 REPORT = "report.html"
 NAME = "demo"
+FEATURES = "texture"
+ORACLE = f"oracle:{FEATURES}"
+_SIZES = "--set {0}image_size=96 --set {0}grid=48"
 COMMANDS = (
     "sseg download toyworld --name demo",
-    "sseg pseudomask --pairs demo --name demo",
+    f"sseg pseudomask --pairs demo --features {FEATURES} {_SIZES.format('')} --name demo",
     "sseg train --recipe tiny --masks demo --name demo",
     "sseg eval --benchmark toyworld --model demo",
-    "sseg eval --benchmark toyworld --model oracle:lab",
+    f"sseg eval --benchmark toyworld --model {ORACLE} {_SIZES.format('oracle.')}",
 )
 """What the demo runs, as one would type it."""
 
@@ -108,6 +111,12 @@ def training_config(config: DemoConfig) -> TrainConfig:
     return tiny().model_copy(update={"steps": config.steps, "seed": config.seed})
 
 
+def _masks_config(config: DemoConfig) -> PseudomaskConfig:
+    """The generator without weights, so that the demo is the same on every machine."""
+    size = ToyWorldConfig().image_size
+    return PseudomaskConfig(features=FEATURES, image_size=size, grid=size // 2, seed=config.seed)
+
+
 def _run_stages(
     config: DemoConfig, store: ArtifactStore, draft: Draft, device: str, progress: Progress
 ) -> _Stages:
@@ -122,7 +131,7 @@ def _run_stages(
     masks = record.once(
         "masks",
         lambda: pseudomask.run(
-            PseudomaskConfig(pairs=pairs.reference, seed=config.seed),
+            _masks_config(config).model_copy(update={"pairs": pairs.reference}),
             store, name=NAME, device=device, progress=progress,
         ),
     )  # fmt: skip
@@ -133,12 +142,13 @@ def _run_stages(
     )
 
     def score(model: str, name: str) -> Artifact:
-        held_out = EvalConfig(limit=config.val_scenes, seed=config.seed, model=model)
+        oracle = _masks_config(config) if model == ORACLE else PseudomaskConfig()
+        held_out = EvalConfig(limit=config.val_scenes, seed=config.seed, model=model, oracle=oracle)
         return evaluate.run(held_out, store, name=name, device=device, progress=progress)
 
     scores = record.once("scores", lambda: score(checkpoint.reference, NAME))
     oracle_name = f"{NAME}-oracle"
-    oracle = record.once("scores", lambda: score("oracle:lab", oracle_name), oracle_name)
+    oracle = record.once("scores", lambda: score(ORACLE, oracle_name), oracle_name)
     return _Stages(checkpoint, masks, scores, oracle, record.seconds)
 
 
@@ -183,7 +193,7 @@ def _gallery(
         rows.append(
             GalleryRow(
                 image=scene.image,
-                pseudo_mask=generator(images, [f"{index:06d}"])[0],
+                pseudo_mask=generator(images, [f"{index:06d}"])[0].cpu().numpy(),
                 prediction=segmenter.segment(scene.image, CLASSES).label_map,
                 truth=scene.label_map.astype(np.int16),
                 caption=scene.captions[0],

@@ -31,6 +31,7 @@ from sseg_core.data.images import (
 from sseg_core.data.shards import Sample, pack_sample, safe_key, unique_keys, write_tar
 from sseg_core.data.sources import Pair, image_path, read_pairs
 from sseg_core.data.toyworld import render_scene
+from sseg_core.device import available_cores
 from sseg_core.draft import Draft
 from sseg_core.errors import ConfigError, DataError, did_you_mean, printable
 from sseg_core.tracking import SILENT, Progress
@@ -253,7 +254,7 @@ def _made(source: Source, positions: list[int]) -> Iterator[Sample | Skipped]:
         source,  # type: ignore[arg-type]  # torch asks for its own base class
         batch_size=None,
         sampler=positions,
-        num_workers=min(_cores(), 1 + len(positions) // 100),
+        num_workers=min(available_cores(), 1 + len(positions) // 100),
         prefetch_factor=64,
         collate_fn=_as_it_is,
     )
@@ -262,12 +263,6 @@ def _made(source: Source, positions: list[int]) -> Iterator[Sample | Skipped]:
 
 def _as_it_is(item: Any) -> Any:
     return item
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _read(path: Path) -> bytes:

@@ -63,6 +63,12 @@ def plan(config: TrainConfig, store: ArtifactStore) -> TrainPlan:
     """
     masks = store.find(config.masks, "masks")
     pairs = store.parent(masks, "pairs")
+    if "urls" in masks.manifest.stats:
+        raise ArtifactError(
+            f"The shards of {masks.reference} were written elsewhere, to "
+            f"{masks.manifest.config['out']}; training reads the masks of an artifact.",
+            "Make them again without out: sseg pseudomask",
+        )
     images = int(masks.manifest.stats["images"])
     if images < config.batch_size:
         raise ArtifactError(

@@ -9,8 +9,8 @@ import pytest
 
 from sseg_core.data.images import ImageError
 from sseg_core.errors import DataError
-from sseg_core.evaluation.benchmarks import Benchmark, Example
 from sseg_core.evaluation.evaluator import LabelMap, evaluate, model_predictor
+from sseg_core.evaluation.examples import Benchmark, Example
 
 TRUTHS = {
     "a": np.array([[0, 0, 1, 2]], np.uint8),
@@ -47,6 +47,7 @@ def test_a_perfect_model_has_100_percent(batch_size: int) -> None:
     scores = result.confusion.compute()
     assert (scores.miou, scores.pixel_accuracy) == (100.0, 100.0)
     assert result.confusion.counts.sum() == 8  # the void pixel is not among them
+    assert result.boundary.compute() == 100
 
 
 def test_excluded_background_does_not_count() -> None:

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from sseg_core.config import PseudomaskConfig
-from sseg_core.evaluation.benchmarks import Example, toyworld
-from sseg_core.evaluation.oracle import Oracle, majority_labels
+from sseg_core.evaluation.benchmarks import toyworld
+from sseg_core.evaluation.examples import Example
+from sseg_core.evaluation.oracle import Oracle, majority_labels, square_images
 
 
 @pytest.mark.parametrize(("height", "width"), [(12, 20), (13, 7), (3, 2)])
@@ -42,9 +43,42 @@ def test_a_segment_of_void_pixels_has_no_class() -> None:
     assert (majority_labels(np.zeros((1, 1), np.uint8), truth, 3) == -1).all()
 
 
+def test_where_there_is_no_segment_there_is_no_class() -> None:
+    """255 is what a generator answers where it could make nothing of the image."""
+    truth = np.array([[0, 0, 1, 1]], np.uint8)
+    assert majority_labels(np.array([[255, 2]], np.uint8), truth, 2).tolist() == [[-1, -1, 1, 1]]
+
+
+def test_the_time_is_that_of_the_generator_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Amortised over all batches; the first call, which loads things, is not counted."""
+    clock = [0.0]
+
+    class Slow:
+        def __init__(self, config: PseudomaskConfig, device: torch.device) -> None:
+            self.warm = False
+
+        def __call__(self, images: torch.Tensor, keys: list[str]) -> torch.Tensor:
+            clock[0] += 0.25 * len(images) if self.warm else 100
+            self.warm = True
+            return torch.zeros(len(images), 4, 4, dtype=torch.uint8)
+
+    def resized(*arguments: object) -> torch.Tensor:
+        clock[0] += 7
+        return square_images(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("sseg_core.evaluation.oracle.PseudoMaskGenerator", Slow)
+    monkeypatch.setattr("sseg_core.evaluation.oracle.square_images", resized)
+    monkeypatch.setattr("sseg_core.evaluation.oracle.time.perf_counter", lambda: clock[0])
+    oracle = Oracle(PseudomaskConfig(image_size=32), 14, torch.device("cpu"))
+    examples = list(toyworld(seed=0, size=32, count=5))
+    oracle(examples[:3])
+    oracle(examples[3:])
+    assert oracle.milliseconds_per_image == pytest.approx(250)
+
+
 def test_the_oracle_answers_in_the_size_of_each_image() -> None:
     """Images of different sizes go through together; every scene keeps most of its pixels."""
-    config = PseudomaskConfig(image_size=64, grid=16, masks=6)
+    config = PseudomaskConfig(features="lab", image_size=64, grid=16, masks=6)
     big, small = (next(iter(toyworld(seed=0, size=size, count=1))) for size in (80, 48))
     examples = [
         Example("a", big.image, big.truth),

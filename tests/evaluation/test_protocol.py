@@ -6,7 +6,7 @@ import pytest
 
 from sseg_core.config import EvalConfig, PseudomaskConfig
 from sseg_core.errors import ConfigError
-from sseg_core.evaluation.benchmarks import Benchmark, Example
+from sseg_core.evaluation.examples import Benchmark, Example
 from sseg_core.evaluation.protocol import as_json, oracle_protocol, segmentation_protocol
 
 
@@ -68,3 +68,20 @@ def test_the_oracle_has_background_as_a_class() -> None:
     assert oracle_protocol(config, _benchmark(has_background=False), masks).background == "none"
     config = EvalConfig(background="exclude")
     assert oracle_protocol(config, _benchmark(has_background=True), masks).background == "exclude"
+
+
+def test_the_oracle_says_how_its_segments_are_made() -> None:
+    """Everything that moves the score is in the protocol."""
+    masks = PseudomaskConfig(features="rgb", clustering="spectral", masks=16, grid=28, seed=3)
+    protocol = oracle_protocol(EvalConfig(), _benchmark(has_background=True), masks)
+    assert as_json(protocol) == {
+        "name": "oracle-v1",
+        "features": "rgb",
+        "facet": "token",
+        "clustering": "spectral",
+        "masks": 16,
+        "image_size": 224,
+        "grid": 28,
+        "seed": 3,
+        "background": "class",
+    }

@@ -1,31 +1,33 @@
-"""Features: shapes and meaning of lab and rgb, tokens of any timm ViT, weights checked."""
+"""Features by name: colour grids, the table of ViTs, what `auto` takes, options refused."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
 
-from sseg_core.errors import ArtifactError, ConfigError
-from sseg_core.pseudomask.features import FeatureExtractor, build_features
+from sseg_core.config import PseudomaskConfig
+from sseg_core.errors import ConfigError
+from sseg_core.pseudomask import features
+from sseg_core.pseudomask.features import (
+    VITS,
+    FeatureExtractor,
+    build_features,
+    licence,
+    resolve_features,
+    supervision,
+    weights_at_hand,
+)
 
 CPU = torch.device("cpu")
-TINY = "test_vit"
 
 
-def _build(name: str, grid: int = 16, weights: Path | None = None) -> FeatureExtractor:
-    return build_features(name, grid=grid, weights=weights, device=CPU)
+def _build(name: str, grid: int = 16, **options: object) -> FeatureExtractor:
+    values = {"features": name, "grid": grid, **options}
+    return build_features(PseudomaskConfig.model_validate(values), CPU)
 
 
-def _save(model: torch.nn.Module, path: Path) -> Path:
-    save_file({name: t.contiguous() for name, t in model.state_dict().items()}, path)
-    return path
-
-
-@pytest.mark.parametrize(("name", "width"), [("lab", 5), ("rgb", 3)])
+@pytest.mark.parametrize(("name", "width"), [("texture", 8), ("lab", 5), ("rgb", 3)])
 @pytest.mark.parametrize("grid", [8, 20, 64])
 def test_colour_features_fill_the_grid(name: str, width: int, grid: int) -> None:
     """Any image size gives grid x grid finite features; a grid may exceed the image."""
@@ -61,72 +63,51 @@ def test_lab_tells_colours_apart_more_than_shades() -> None:
     assert (red - shade).norm() < (red - green).norm() / 2
 
 
-def test_a_vit_gives_its_normalised_patch_tokens(tmp_path: Path) -> None:
-    """Weights from a file; the features are forward_features without the class token."""
-    torch.manual_seed(0)
-    model = timm.create_model(TINY, num_classes=0, dynamic_img_size=True).eval()
-    extract = _build(f"timm:{TINY}", weights=_save(model, tmp_path / "vit.safetensors"))
-    images = torch.rand(2, 3, 64, 96)
-    mean, std = (torch.tensor(model.pretrained_cfg[k]).view(3, 1, 1) for k in ("mean", "std"))
-    with torch.no_grad():
-        tokens = model.forward_features((images - mean) / std)
-    patch = model.patch_embed.patch_size[0]
-    shape = (2, 64 // patch, 96 // patch)
-    expected = tokens[:, model.num_prefix_tokens :].unflatten(1, shape[1:])
-    actual = extract(images)
-    assert actual.shape[:3] == shape
-    assert not actual.requires_grad
-    torch.testing.assert_close(actual, expected)
+@pytest.mark.parametrize("name", sorted(VITS))
+def test_every_short_name_is_a_model_with_weights_on_the_hub(name: str) -> None:
+    """timm knows the model and its repository; the patch size is the number in the short name."""
+    timm_name = VITS[name].timm_name
+    assert timm_name in timm.list_pretrained()
+    assert timm.get_pretrained_cfg(timm_name).hf_hub_id == f"timm/{timm_name}"
+    with torch.device("meta"):
+        model = timm.create_model(timm_name, num_classes=0)
+    assert name.removesuffix("_reg").endswith(str(model.patch_embed.patch_size[0]))
+    assert (model.reg_token is not None) == (name.endswith("_reg") or "dinov3" in name)
 
 
-def test_dino_vits8_has_a_token_per_8_pixels(tmp_path: Path) -> None:
-    """The paper's features, from random weights: 384 wide on a 28 x 28 grid at 224."""
-    torch.manual_seed(0)
-    model = timm.create_model("vit_small_patch8_224.dino", num_classes=0)
-    extract = _build("dino_vits8", weights=_save(model, tmp_path / "dino.safetensors"))
-    features = extract(torch.rand(1, 3, 224, 224))
-    assert features.shape == (1, 28, 28, 384)
-    assert torch.isfinite(features).all()
+def test_supervision_and_licence_are_known() -> None:
+    """As in the Sup. column of Table 1; the licence is what timm states."""
+    expected = {"rgb": "none", "imagenet_vits16": "label", "groupvit": "text", "dino_vits8": "self"}
+    assert {name: supervision(name) for name in expected} == expected
+    assert supervision("timm:vit_base_patch16_224.mae") is None
+    assert licence("dino_vits8") == "apache-2.0"
+    assert licence("timm:vit_base_patch16_224.mae") == "cc-by-nc-4.0"
+    assert licence("dinov3_vits16") == "dinov3-license"
+    assert (licence("rgb"), licence("timm:nothing")) == (None, None)
 
 
-def test_a_classifier_file_is_used_without_its_head(tmp_path: Path) -> None:
-    """timm's own files hold `head.*`; it is left out, everything else must fit."""
-    torch.manual_seed(0)
-    model = timm.create_model(TINY, num_classes=10)
-    extract = _build(f"timm:{TINY}", weights=_save(model, tmp_path / "classifier.safetensors"))
-    assert extract(torch.rand(1, 3, 32, 32)).ndim == 4
+@pytest.mark.parametrize(("cached", "expected"), [(True, "dino_vits8"), (False, "texture")])
+def test_auto_is_dino_where_its_weights_are_at_hand(
+    cached: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The paper's features from the cache, else those that need no weights; no network."""
+    monkeypatch.setattr(features, "weights_at_hand", {"dino_vits8": cached}.__getitem__)
+    assert resolve_features("auto") == expected
 
 
-def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
-    """A missing, extra or misshapen tensor is an error that names it."""
-    model = timm.create_model("test_vit2", num_classes=0)
-    with pytest.raises(ArtifactError, match=r"tensor|shape"):
-        _build(f"timm:{TINY}", weights=_save(model, tmp_path / "other.safetensors"))
-    (tmp_path / "junk.safetensors").write_bytes(b"junk")
-    with pytest.raises(ArtifactError, match="not a readable weight file"):
-        _build(f"timm:{TINY}", weights=tmp_path / "junk.safetensors")
-    with pytest.raises(ArtifactError, match="no weight file"):
-        _build(f"timm:{TINY}", weights=tmp_path / "absent.safetensors")
-
-
-def test_without_a_hub_the_error_names_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Offline and not cached: --weights FILE or --features lab."""
-
-    def offline(*_: object, **__: object) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(ArtifactError, match="hub") as error:
-        _build("dino_vits8")
-    assert "--weights FILE" in error.value.hint
-    assert "--features lab" in error.value.hint
+def test_features_without_weights_are_always_at_hand() -> None:
+    """Nothing to fetch for plain pixels; a model that timm does not know is nowhere."""
+    assert all(weights_at_hand(name) for name in ("texture", "lab", "rgb"))
+    assert not weights_at_hand("timm:nothing")
 
 
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
         ("laab", "'lab'"),
-        ("dino_vits16", "'dino_vits8'"),
+        ("dino_vits9", "'dino_vits8'"),
+        ("dinov2_vits14_regs", "'dinov2_vits14_reg'"),
+        ("group_vit", "'groupvit'"),
         ("timm:vit_smal_patch8_224.dino", "'vit_small_patch8_224.dino'"),
         ("timm:vit_small_patch8_224.dinoo", "'vit_small_patch8_224.dino'"),
         ("timm:resnet18", "dino_vits8"),
@@ -140,17 +121,14 @@ def test_unknown_features_are_refused_with_a_suggestion(name: str, hint: str) ->
     assert hint in error.value.hint
 
 
-def test_weights_for_features_without_weights_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": "dino.pth"}, "lab features have no weights"),
+        ({"facet": "key"}, "lab features have no facets"),
+    ],
+)
+def test_options_of_a_vit_are_refused_for_colours(options: dict[str, str], message: str) -> None:
     """`--features lab --weights FILE` is a mistake, not a silent no-op."""
-    with pytest.raises(ConfigError, match="lab features have no weights"):
-        _build("lab", weights=Path("dino.pth"))
-
-
-def test_an_image_size_that_does_not_fit_the_patches_is_refused(tmp_path: Path) -> None:
-    """The hint names the next smaller size that fits."""
-    model = timm.create_model(TINY, num_classes=0)
-    patch = model.patch_embed.patch_size[0]
-    extract = _build(f"timm:{TINY}", weights=_save(model, tmp_path / "vit.safetensors"))
-    with pytest.raises(ConfigError) as error:
-        extract(torch.rand(1, 3, 3 * patch + 1, 3 * patch + 1))
-    assert f"image_size={3 * patch}" in error.value.hint
+    with pytest.raises(ConfigError, match=message):
+        _build("lab", **options)

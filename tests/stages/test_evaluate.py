@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from sseg_core.artifacts import Artifact, ArtifactStore
-from sseg_core.config import EvalConfig
+from sseg_core.config import EvalConfig, PseudomaskConfig
 from sseg_core.data.toyworld import CLASSES, OBJECTS
 from sseg_core.errors import ArtifactError, ConfigError
-from sseg_core.evaluation.benchmarks import VOC_CLASSES
+from sseg_core.evaluation.pascal import VOC_CLASSES
 from sseg_core.stages import evaluate
 
 MakeCheckpoint = Callable[[ArtifactStore], Artifact]
@@ -45,6 +45,8 @@ def test_a_checkpoint_is_scored_on_the_toy_world(
     objects = [stats["iou"][name] for name in OBJECTS if stats["iou"][name] is not None]
     assert stats["miou_objects"] == pytest.approx(np.mean(objects), abs=0.02)
     assert 0 <= stats["pixel_accuracy"] <= 100
+    assert 0 <= stats["boundary_f"] <= 100
+    assert stats["peak_memory_mb"] > 100  # torch alone takes more
     assert stats["images_per_second"] > 0
     assert stats["protocol"]["name"] == "sseg-v1"
     assert stats["protocol"]["short_side"] == 64
@@ -76,7 +78,7 @@ def test_the_same_evaluation_gives_the_same_scores(
     for batch_size in (2, 2, 3):
         config = EvalConfig(limit=5, batch_size=batch_size)
         stats = dict(evaluate.run(config, store, device="cpu").manifest.stats)
-        stats.pop("images_per_second")
+        del stats["images_per_second"], stats["peak_memory_mb"]
         results.append(stats)
     assert results[0] == results[1]
     assert results[2]["miou"] == pytest.approx(results[0]["miou"], abs=0.1)
@@ -92,12 +94,35 @@ def test_the_oracle_needs_no_checkpoint(store: ArtifactStore) -> None:
     assert stats["protocol"]["name"] == "oracle-v1"
     assert stats["protocol"]["masks"] == 8
     assert stats["miou"] > 30
+    assert 0 < stats["milliseconds_per_image"] < 1000 / stats["images_per_second"]
+
+
+def test_the_oracle_is_what_its_options_say(store: ArtifactStore) -> None:
+    """K and the grid come from `oracle`; many segments fit the truth better than two."""
+    accuracy = []
+    for masks in (2, 32):
+        oracle = PseudomaskConfig(masks=masks, grid=32)
+        config = EvalConfig(model="oracle:lab", limit=4, oracle=oracle)
+        stats = evaluate.run(config, store, device="cpu").manifest.stats
+        assert (stats["protocol"]["masks"], stats["protocol"]["grid"]) == (masks, 32)
+        accuracy.append(stats["pixel_accuracy"])
+    assert accuracy[1] > accuracy[0] + 5
 
 
 def test_options_that_do_nothing_for_an_oracle_are_refused(store: ArtifactStore) -> None:
     """A threshold for the oracle is a misunderstanding, not something to pass over."""
     with pytest.raises(ConfigError, match="threshold is not an option"):
         evaluate.run(EvalConfig(model="oracle:lab", threshold=0.5), store)
+    oracle = PseudomaskConfig(features="rgb")
+    with pytest.raises(ConfigError, match=r"oracle\.features is rgb, but the model is oracle:lab"):
+        evaluate.run(EvalConfig(model="oracle:lab", oracle=oracle), store)
+
+
+def test_options_of_the_oracle_need_an_oracle(store: ArtifactStore) -> None:
+    """K for a checkpoint, which has no K, says what was probably meant."""
+    with pytest.raises(ConfigError, match="Options of the oracle") as caught:
+        evaluate.run(EvalConfig(oracle=PseudomaskConfig(masks=4)), store)
+    assert "--model oracle:FEATURES" in caught.value.hint
 
 
 def test_without_a_checkpoint_the_way_to_one_is_named(store: ArtifactStore) -> None:
@@ -137,3 +162,22 @@ def test_the_oracle_on_real_photos_reaches_what_is_expected(
     stats = evaluate.run(config, store, device="cpu").manifest.stats
     assert stats["images"] == 100
     assert stats["miou"] >= 50
+
+
+@pytest.mark.parametrize("background", ["threshold", "exclude"])
+def test_the_paper_has_background_in_the_oracle(
+    store: ArtifactStore, real_data: Path, background: str
+) -> None:
+    """It is a class of VOC that segments can be, or does not count."""
+    config = EvalConfig.model_validate(
+        {
+            "benchmark": "voc2012",
+            "root": str(real_data / "voc-mini"),
+            "model": "oracle:rgb",
+            "limit": 3,
+            "background": background,
+        }
+    )
+    stats = evaluate.run(config, store, device="cpu").manifest.stats
+    assert ("background" in stats["iou"]) == (background == "threshold")
+    assert len(stats["iou"]) == (21 if background == "threshold" else 20)

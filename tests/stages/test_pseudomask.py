@@ -19,7 +19,7 @@ from sseg_core.errors import ArtifactError, DataError
 from sseg_core.pseudomask.generator import PseudoMaskGenerator
 from sseg_core.stages.pseudomask import run
 
-CONFIG = PseudomaskConfig(grid=8, image_size=32, masks=3, batch_size=2)
+CONFIG = PseudomaskConfig(features="lab", grid=8, image_size=32, masks=3, batch_size=2)
 BROKEN = b"\xff\xd8\xff not a jpeg"
 
 
@@ -70,15 +70,29 @@ def test_the_manifest_says_what_was_done(store: ArtifactStore) -> None:
     manifest = run(CONFIG, store, device="cpu").manifest
     stats = dict(manifest.stats)
     assert stats.pop("images_per_second") > 0
+    assert stats.pop("bytes_per_mask") > 0
+    assert stats.pop("png_bytes_per_mask") > 0
     assert stats == {
         "images": 3,
         "skipped": {},
         "segments_per_image": 3.0,
         "features": "lab",
+        "clustering": "kmeans",
         "masks": 3,
         "shards": {"000000.tar": 2, "000001.tar": 1},
+        "device": "cpu",
+        "processes": 1,
     }
     assert manifest.config["pairs"] == "photos:v1"
+
+
+def test_auto_features_are_in_the_manifest_by_name(store: ArtifactStore) -> None:
+    """What `auto` chose is what the artifact says it was made with."""
+    _make_pairs(store, [[_jpeg(0)]])
+    config = CONFIG.model_copy(update={"features": "auto"})
+    manifest = run(config, store, device="cpu").manifest
+    assert manifest.config["features"] == manifest.stats["features"] != "auto"
+    assert manifest.config["clustering"] == manifest.stats["clustering"] != "auto"
 
 
 def test_bad_images_are_skipped_and_counted_by_reason(store: ArtifactStore) -> None:
@@ -144,7 +158,7 @@ def test_an_interrupted_run_is_taken_up_where_it_stopped(
     assert store.artifacts("masks") == []
     monkeypatch.setattr(PseudoMaskGenerator, "__call__", counting)
     resumed = run(CONFIG, store, device="cpu")
-    assert clustered == ["s1-0", "s1-1", "s1-2", "s2-0"]
+    assert sorted(clustered) == ["s1-0", "s1-1", "s1-2", "s2-0"]
     assert resumed.manifest.files == expected.manifest.files
     same = ("images", "skipped", "segments_per_image", "shards")
     for name in same:
@@ -193,3 +207,26 @@ def test_the_manifest_knows_a_weight_file_by_its_content(
         config = CONFIG.model_copy(update={"features": "timm:test_vit", "weights": str(weights)})
         digests.append(run(config, store, device="cpu").manifest.config["weights_sha256"])
     assert digests[0] != digests[1]
+    gone = config.model_copy(update={"weights": str(tmp_path / "gone.pth")})
+    with pytest.raises(ArtifactError, match="There is no weight file"):
+        run(gone, store, device="cpu")
+    other = config.model_copy(update={"features": "timm:test_vit2"})
+    with pytest.raises(ArtifactError, match=r"vit\.safetensors"):
+        run(other, store, name="wrong", device="cpu")
+    assert not (store.root / "masks/wrong").exists()
+
+
+def test_a_preview_shows_the_first_masks_and_is_part_of_the_artifact(store: ArtifactStore) -> None:
+    """A contact sheet and a page with the facts; the shards are those of a run without it."""
+    _make_pairs(store, [[_jpeg(0), BROKEN, _jpeg(1)], [_jpeg(2)]])
+    plain = run(CONFIG, store, device="cpu")
+    masks = run(CONFIG, store, device="cpu", preview=2)
+    assert set(masks.manifest.files) - set(plain.manifest.files) == {"preview.png", "report.html"}
+    for name, entry in plain.manifest.files.items():
+        assert masks.manifest.files[name] == entry
+    with Image.open(masks.file("preview.png")) as sheet:
+        assert sheet.width > 2 * 3 * 224  # two samples of three pictures in a row
+    page = masks.file("report.html").read_text(encoding="utf-8")
+    assert "s0-0" in page
+    assert "s0-2" in page
+    assert "s1-0" not in page

@@ -1,0 +1,244 @@
+"""Where shards lie: files and URLs, many at once by a pattern, read and written with retries.
+
+URLs are fsspec's: http and https need `aiohttp`, s3 and gs the user's `s3fs` and `gcsfs`.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, TypeVar
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import braceexpand
+
+from sseg_core.errors import ConfigError, DataError, printable
+
+T = TypeVar("T")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.tar")
+_ATTEMPTS = 3
+_BACK_OFF_S = 1.0  # before the second attempt; twice that before the third
+_BUFFER_BYTES = 2**20  # tar headers are read in small pieces
+_PACKAGES = {
+    "http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs",
+    "az": "adlfs", "abfs": "adlfs",
+}  # fmt: skip
+_LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError)
+_REFUSALS = frozenset({400, 401, 403, 404, 405, 410, 416})  # of HTTP; they stay as they are
+
+
+def is_url(location: str) -> bool:
+    """Tell whether a location is a URL rather than a path."""
+    return bool(re.match(r"[a-z][a-z0-9+.-]*://", location))
+
+
+def are_shards(text: str) -> bool:
+    """Tell whether `text` names shards, such as `data/{000..007}.tar`, and not an artifact."""
+    return is_url(text) or "{" in text or text.endswith(".tar")
+
+
+def expand_shards(pattern: str) -> dict[str, str]:
+    """Return the locations that a pattern with braces names, by the file name of the shard.
+
+    Raises:
+        ConfigError: unbalanced braces, a name that cannot be that of a shard, or one name twice.
+    """
+    try:
+        locations = list(braceexpand.braceexpand(pattern))
+    except ValueError as error:
+        raise ConfigError(
+            f"The braces in {printable(pattern)!r} do not match.",
+            "Write shards as in data/{00000..00999}.tar.",
+        ) from error
+    names = [_shard_name(location) for location in locations]
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise ConfigError(
+            f"{printable(pattern)!r} names {count} shards that are all called {name}.",
+            "The masks of a shard are stored under its name: run once for each folder.",
+        )
+    return dict(zip(names, locations, strict=True))
+
+
+def check_url(url: str) -> None:
+    """Raise ConfigError unless what is needed for such URLs is installed."""
+    _filesystem(url)
+
+
+def join(base: str, name: str) -> str:
+    """Return the location of the file `name` in the folder or URL `base`."""
+    return f"{base.rstrip('/')}/{name}" if is_url(base) else str(Path(base) / name)
+
+
+def open_shard(location: str) -> IO[bytes]:
+    """Open a shard to be read from its beginning; of a URL, lost connections are taken up again.
+
+    Raises:
+        DataError: it cannot be opened; while reading a URL: three attempts in a row failed.
+        ConfigError: no package for such URLs is installed.
+    """
+    if is_url(location):
+        return io.BufferedReader(_RemoteFile(location), _BUFFER_BYTES)
+    try:
+        return Path(location).open("rb")
+    except OSError as error:
+        raise _unreadable(location, error) from error
+
+
+def store_file(source: Path, target: str) -> None:
+    """Copy a finished file to a path or URL, so that it is there as a whole or not at all.
+
+    Raises:
+        DataError: it cannot be written.
+        ConfigError: no package for such URLs is installed.
+    """
+    try:
+        if is_url(target):
+            filesystem = _filesystem(target)
+            _with_retries(lambda: filesystem.put_file(str(source), target))
+            return
+        path = Path(target)
+        partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, partial)
+        partial.replace(path)
+    except ConfigError:
+        raise
+    except Exception as error:  # each file system raises the errors of its client library
+        raise DataError(
+            f"Cannot write {printable(target)}: {_reason(error)}.",
+            "Mend it, and run the same command again: it goes on with this shard.",
+        ) from error
+
+
+class _RemoteFile(io.RawIOBase):
+    """The bytes of a URL, in order; after an error it is opened anew at the same place."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._filesystem = _filesystem(url)
+        self._position = 0
+        self._stream: Any = None
+        self._attempt(self._open)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._attempt(lambda: self._read(len(buffer)))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+        super().close()
+
+    def _attempt(self, action: Callable[[], T]) -> T:
+        try:
+            return _with_retries(action)
+        except Exception as error:  # each file system raises the errors of its client library
+            raise _unreadable(self._url, error) from error
+
+    def _open(self) -> None:
+        self._stream = self._filesystem.open(self._url, "rb")
+        if self._position and self._stream.seekable():
+            self._stream.seek(self._position)
+            return
+        left = self._position
+        while left:
+            left -= len(self._stream.read(min(left, _BUFFER_BYTES))) or left
+
+    def _read(self, length: int) -> bytes:
+        if self._stream is None:
+            self._open()
+        try:
+            data: bytes = self._stream.read(length)
+            size = getattr(self._stream, "size", None)
+            if not data and size is not None and self._position < size:
+                raise OSError("the connection was closed too early")
+        except Exception:
+            self._stream = None  # the next attempt opens it anew
+            raise
+        return data
+
+
+def _with_retries(action: Callable[[], T]) -> T:
+    for attempt in range(_ATTEMPTS):
+        try:
+            return action()
+        except Exception as error:  # each file system raises the errors of its client library
+            if attempt == _ATTEMPTS - 1 or not _is_transient(error):
+                raise
+            time.sleep(_BACK_OFF_S * 2**attempt)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _is_transient(error: Exception) -> bool:
+    """Tell whether another attempt may succeed."""
+    root = _root(error)
+    status = getattr(root, "status", None)  # of HTTP
+    if status is not None:
+        return status not in _REFUSALS
+    if isinstance(error, _LASTING):
+        # fsspec calls every failure of HTTP a missing file; what it was, its cause tells.
+        return isinstance(root, OSError) != isinstance(root, _LASTING)
+    return True
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _filesystem(url: str) -> Any:
+    import fsspec  # type: ignore[import-untyped]
+
+    scheme = url.partition("://")[0]
+    try:
+        return fsspec.filesystem(scheme)
+    except ImportError as error:
+        package = _PACKAGES.get(scheme)
+        raise ConfigError(
+            f"{scheme}:// URLs need a package that is not installed.",
+            f"Install it with: pip install {package}" if package else f"{error}",
+        ) from error
+    except ValueError as error:
+        raise ConfigError(
+            f"There is no way to read {scheme}:// URLs.", "Use a path, https://, s3:// or gs://."
+        ) from error
+
+
+def _shard_name(location: str) -> str:
+    path = urlsplit(location).path if is_url(location) else location
+    name = PurePosixPath(path).name
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{printable(location)!r} is not the name of a shard.",
+            "A shard is a file such as 00042.tar.",
+        )
+    return name
+
+
+def _unreadable(location: str, error: Exception) -> DataError:
+    return DataError(
+        f"Cannot read the shard {printable(location, limit=200)}: {_reason(error)}.",
+        "Check that it is there; if it belongs to an artifact, make that again.",
+    )
+
+
+def _reason(error: Exception) -> str:
+    root = _root(error)
+    if isinstance(root, FileNotFoundError) or getattr(root, "status", None) == 404:
+        return "no such file"
+    text = getattr(root, "strerror", None) or getattr(root, "message", None) or str(root)
+    return printable(text or type(root).__name__).lower().rstrip(".")
