@@ -35,6 +35,7 @@ MASK = "mask.png"
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _MADE_KEY_LENGTH = 80  # leaves room for a suffix, and for `.mask.png` in a tar name of 100 bytes
+_MAX_MEMBER_BYTES = 2**28  # a compressed shard may hold members that fill the memory
 _IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm")
 
 
@@ -126,8 +127,8 @@ def read_shard(shard: Path | str, skipped: Counter[str] | None = None) -> Iterat
 
     What cannot be used is passed over and counted in `skipped`, by reason: "unsafe name",
     "duplicate name", "no image", "no caption", "unreadable captions", "damaged member",
-    "truncated shard". Of a truncated shard, the samples before the cut are yielded; behind a
-    damaged member, reading goes on with the next whole one.
+    "too large", "truncated shard". Of a truncated shard, the samples before the cut are yielded;
+    behind a damaged member, reading goes on with the next whole one.
 
     Raises:
         DataError: the file is missing, or its URL cannot be read.
@@ -243,6 +244,9 @@ def _members(stream: IO[bytes], skipped: Counter[str]) -> Iterator[tuple[str, by
             for entry in tar:
                 tar.members = []  # type: ignore[attr-defined]  # it would remember all of them
                 if not entry.isreg():
+                    continue
+                if entry.size > _MAX_MEMBER_BYTES:
+                    skipped["too large"] += 1
                     continue
                 key, _, extension = entry.name.partition(".")
                 if not (_KEY.fullmatch(key) and extension):

@@ -58,6 +58,7 @@ def fetch_file(repository: str, names: Sequence[str]) -> Path:
         raise ArtifactError(
             f"The weights of {repository} are not on this machine and cannot be fetched from the "
             f"hub ({type(error).__name__}).",
-            "Give a local file with --weights FILE, or use --features texture, which needs none.",
+            "Give a local file with --weights FILE (sseg eval: --set oracle.weights=FILE), or use "
+            "--features texture, which needs none.",
         ) from error
     raise ArtifactError(f"{repository} has no {' or '.join(names)} on the hub.")

@@ -218,6 +218,19 @@ BAD_JSON = [
 ]  # fmt: skip
 
 
+def test_a_member_that_would_fill_the_memory_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few kB of gzip may stand for gigabytes: too large a member is counted, the rest read."""
+    monkeypatch.setattr("sseg_core.data.shards._MAX_MEMBER_BYTES", 5000)
+    samples = [Sample(f"s{i}", b"x" * size, ("a cat",)) for i, size in enumerate((10, 6000, 20))]
+    path = tmp_path / "bomb.tar"
+    write_tar(path, [m for sample in samples for m in pack_sample(sample, "jpg")], compress=True)
+    counts: Counter[str] = Counter()
+    assert [sample.key for sample in read_shard(path, counts)] == ["s0", "s2"]
+    assert counts == {"too large": 1, "no image": 1}
+
+
 def test_links_in_a_tar_are_ignored(tmp_path: Path) -> None:
     """A symbolic link in a shard is never followed."""
     path = tmp_path / "000000.tar"
