@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from sseg_core.artifacts import Artifact, ArtifactStore
@@ -53,6 +54,15 @@ def make_pairs(store: ArtifactStore, shards: int = 5, images: int = 7) -> Artifa
             write_pairs(draft.partial(name), shard, [jpeg(10 * shard + i) for i in range(images)])
             draft.commit(name)
         return draft.publish({"images": shards * images})
+
+
+def held_shard(store: ArtifactStore, config: PseudomaskConfig, name: str) -> FileLock:
+    """Claim a shard as another machine would: no command ends before it is released."""
+    the_plan = plan(config, store)
+    other = store.shared_draft("masks", the_plan.name, the_plan.identity, the_plan.parents)
+    claim = other.claim(name)
+    assert claim is not None
+    return claim
 
 
 class Told:
@@ -143,10 +153,7 @@ def test_what_another_process_holds_is_waited_for(
 ) -> None:
     """The rest is made meanwhile; when the other gives up its shard, it is taken over."""
     make_pairs(store, shards=3)
-    the_plan = plan(CONFIG, store)
-    other = store.shared_draft("masks", the_plan.name, the_plan.identity, the_plan.parents)
-    claim = other.claim("000001.tar")
-    assert claim is not None
+    claim = held_shard(store, CONFIG, "000001.tar")
     told = Told()
     found: list[Artifact] = []
     thread = threading.Thread(
@@ -168,10 +175,7 @@ def test_two_processes_on_one_store_print_one_artifact(
 ) -> None:
     """Two commands as on two machines, a third process holding a shard until both wait for it."""
     pairs = make_pairs(store, shards=6)
-    the_plan = plan(CONFIG, store)
-    draft = store.shared_draft("masks", the_plan.name, the_plan.identity, the_plan.parents)
-    claim = draft.claim("000003.tar")
-    assert claim is not None
+    claim = held_shard(store, CONFIG, "000003.tar")
     fields = ("grid", "image_size", "masks", "batch_size")
     command = [
         sys.executable, "-m", "sseg_cli", "--store", str(store.root), "pseudomask", "--json",
@@ -200,6 +204,7 @@ def test_a_killed_worker_is_told_of_and_its_shard_is_made_again(
 ) -> None:
     """kill -9 in the middle of a shard: the other worker ends the job, all files as ever."""
     pairs = make_pairs(store, shards=6, images=12)
+    claim = held_shard(store, SLOW, "000005.tar")
     told = Told()
     found: list[Artifact] = []
     thread = threading.Thread(
@@ -210,6 +215,7 @@ def test_a_killed_worker_is_told_of_and_its_shard_is_made_again(
     victim = multiprocessing.active_children()[0]
     assert victim.pid is not None
     os.kill(victim.pid, signal.SIGKILL)
+    claim.release()
     thread.join()
     assert [text for text in told.messages if "SIGKILL" in text] == [
         "a worker on cpu was ended by SIGKILL; the others make its shard again"
@@ -226,6 +232,7 @@ def test_a_killed_worker_is_told_of_and_its_shard_is_made_again(
 def test_the_death_of_all_workers_is_one_sentence(store: ArtifactStore) -> None:
     """What they finished is kept for the same command."""
     make_pairs(store, shards=6, images=12)
+    claim = held_shard(store, SLOW, "000005.tar")
     told = Told()
     errors: list[BaseException] = []
 
@@ -237,10 +244,11 @@ def test_the_death_of_all_workers_is_one_sentence(store: ArtifactStore) -> None:
 
     thread = threading.Thread(target=command)
     thread.start()
-    wait_for(lambda: told.done >= 30)
+    wait_for(lambda: bool(list(store.root.glob("masks/*/.work-*/done/*.json"))))
     for child in multiprocessing.active_children():
         child.kill()
     thread.join()
+    claim.release()
     assert "worker processes were killed" in str(errors[0])
     assert "Run the same command again" in str(errors[0])
     assert 0 < plan(SLOW, store).facts(1)["shards_to_do"] < 6
@@ -263,6 +271,8 @@ def test_an_error_in_a_worker_is_raised_once(store: ArtifactStore, tmp_path: Pat
 def test_an_interrupt_leaves_no_process_behind(store: ArtifactStore, tmp_path: Path) -> None:
     """Ctrl-C reaches the whole group: exit code 130, no traceback, no orphan, work kept."""
     make_pairs(store, shards=6, images=20)
+    config = PseudomaskConfig(features="lab", batch_size=1)
+    claim = held_shard(store, config, "000005.tar")
     command = [
         sys.executable, "-m", "sseg_cli", "--store", str(store.root), "pseudomask", "--procs", "2",
         "--features", "lab", "--set", "batch_size=1",
@@ -283,6 +293,7 @@ def test_an_interrupt_leaves_no_process_behind(store: ArtifactStore, tmp_path: P
 
     wait_for(is_gone, seconds=10)
     assert not list(store.root.glob("masks/*/v*"))
+    claim.release()
 
 
 def test_more_processes_than_devices_are_refused() -> None:
