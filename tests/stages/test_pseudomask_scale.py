@@ -233,12 +233,11 @@ def test_the_death_of_all_workers_is_one_sentence(store: ArtifactStore) -> None:
     """What they finished is kept for the same command."""
     make_pairs(store, shards=6, images=12)
     claim = held_shard(store, SLOW, "000005.tar")
-    told = Told()
     errors: list[BaseException] = []
 
     def command() -> None:
         try:
-            run(SLOW, store, device="cpu", processes=2, progress=told)
+            run(SLOW, store, device="cpu", processes=2)
         except DataError as error:
             errors.append(error)
 
