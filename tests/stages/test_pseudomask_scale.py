@@ -272,8 +272,13 @@ def test_an_interrupt_leaves_no_process_behind(store: ArtifactStore, tmp_path: P
     make_pairs(store, shards=6, images=20)
     config = PseudomaskConfig(features="lab", batch_size=1)
     claim = held_shard(store, config, "000005.tar")
+    # Where the tests run in the background of a script, SIGINT would be ignored from the start.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from sseg_cli.__main__ import main; main()"
+    )
     command = [
-        sys.executable, "-m", "sseg_cli", "--store", str(store.root), "pseudomask", "--procs", "2",
+        sys.executable, "-c", program, "--store", str(store.root), "pseudomask", "--procs", "2",
         "--features", "lab", "--set", "batch_size=1",
     ]  # fmt: skip
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
