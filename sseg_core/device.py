@@ -43,3 +43,9 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def use_one_thread() -> None:
+    """Let torch compute in the calling thread alone, as in the threads of a pool."""
+    torch.get_num_threads()  # torch sets the default of a new thread when it is first used there
+    torch.set_num_threads(1)

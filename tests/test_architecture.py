@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # From the bottom up. A module may import from lower layers, and from its own only where the
 # layer is one folder, or a set of files that are named as free to see each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "structures"),
+    ("errors", "structures", "page"),
     ("config", "manifest", "device"),
     ("draft", "overrides"),
     ("shared_draft",),

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from sseg_core.page import render_page
 
 _CURVES = {
     "loss": "total loss",
@@ -104,15 +105,9 @@ class _Figure:
 
 def write_report(path: Path, report: DemoReport) -> None:
     """Write the report as one self-contained HTML file, without scripts or outside links."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sseg_core", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     palette = np.vstack([report.class_colors, np.zeros((1, 3), np.uint8)])
-    html = environment.get_template("evaluation/report.html.j2").render(
+    html = render_page(
+        "evaluation/report.html.j2",
         report=report,
         colors={name: f"#{bytes(palette[i]).hex()}" for i, name in enumerate(report.class_names)},
         curves=[curve for name in _CURVES if (curve := _curve(report.metrics, name))],

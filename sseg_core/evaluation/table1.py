@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from sseg_core.config import EvalConfig, PseudomaskConfig, build_config
 from sseg_core.errors import ConfigError
-from sseg_core.pseudomask.features import weights_at_hand
+from sseg_core.pseudomask.features import Supervision, supervision, weights_at_hand
 
 ALL = "oracle:all"
 """The model of `sseg eval` that stands for the whole table."""
@@ -23,7 +23,6 @@ class Generator:
 
     Attributes:
         name: as shown.
-        supervision: what its features were learned from: none, label, text or self.
         features: of the generator.
         clustering: likewise.
         eighth: whether its grid has 1/8 of the image's side, as the paper takes plain pixels;
@@ -33,12 +32,16 @@ class Generator:
     """
 
     name: str
-    supervision: str
     features: str
     clustering: str = "auto"
     eighth: bool = False
     paper_miou: Mapping[str, float] = field(default_factory=dict)
     paper_milliseconds: float | None = None
+
+    @property
+    def supervision(self) -> Supervision | None:
+        """What its features learned from: none, label, text or self."""
+        return supervision(self.features)
 
     def configured(self, base: PseudomaskConfig) -> PseudomaskConfig:
         """Return the configuration of this generator, the rest as in `base`."""
@@ -63,28 +66,28 @@ class Generator:
 
 GENERATORS = (
     Generator(
-        "rgb + spectral", "none", "rgb", "spectral", eighth=True,
+        "rgb + spectral", "rgb", "spectral", eighth=True,
         paper_miou={"voc2012": 49.2, "context": 43.2}, paper_milliseconds=543,
     ),
     Generator(
-        "rgb + k-means", "none", "rgb", "kmeans", eighth=True,
+        "rgb + k-means", "rgb", "kmeans", eighth=True,
         paper_miou={"voc2012": 49.5, "context": 43.3}, paper_milliseconds=188,
     ),
-    Generator("lab + k-means", "none", "lab", "kmeans"),
-    Generator("texture", "none", "texture"),
+    Generator("lab + k-means", "lab", "kmeans"),
+    Generator("texture", "texture"),
     Generator(
-        "imagenet + k-means", "label", "imagenet_vits16", "kmeans",
+        "imagenet + k-means", "imagenet_vits16", "kmeans",
         paper_miou={"voc2012": 68.8, "context": 58.1}, paper_milliseconds=79,
     ),
     Generator(
-        "groupvit", "text", "groupvit",
+        "groupvit", "groupvit",
         paper_miou={"voc2012": 73.7, "context": 54.6}, paper_milliseconds=2,
     ),
     Generator(
-        "dino + k-means", "self", "dino_vits8", "kmeans",
+        "dino + k-means", "dino_vits8", "kmeans",
         paper_miou={"voc2012": 78.8, "context": 66.3}, paper_milliseconds=2,
     ),
-    Generator("dinov2 + k-means", "self", "dinov2_vits14", "kmeans"),
+    Generator("dinov2 + k-means", "dinov2_vits14", "kmeans"),
 )  # fmt: skip
 
 

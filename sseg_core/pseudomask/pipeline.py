@@ -25,6 +25,7 @@ from sseg_core.data.images import ImageError, RGBImage, decode_image
 from sseg_core.data.read_ahead import read_ahead
 from sseg_core.data.shards import MASK, read_shard, write_tar
 from sseg_core.data.urls import join, store_file
+from sseg_core.device import use_one_thread
 from sseg_core.errors import DataError
 from sseg_core.manifest import sha256_of
 from sseg_core.pseudomask.generator import PseudoMaskGenerator
@@ -169,7 +170,7 @@ class ShardMaker:
         size = max(1, len(batch.keys) // (_PARTS_PER_THREAD * threads))
         keys = (batch.keys[begin : begin + size] for begin in range(0, len(batch.keys), size))
         try:
-            with ThreadPoolExecutor(threads, initializer=_use_one_thread) as pool:
+            with ThreadPoolExecutor(threads, initializer=use_one_thread) as pool:
                 parts = list(pool.map(self._cluster_part, torch.split(batch.images, size), keys))
         finally:
             torch.set_num_threads(threads)  # else what the pool set would hold for later threads
@@ -280,8 +281,3 @@ class ShardMaker:
         self._total.add(shard.tally)
         if self._total.images + self._total.skipped.total() >= _JUDGED_AFTER:
             self._total.check(self._config.max_skip_rate)
-
-
-def _use_one_thread() -> None:
-    torch.get_num_threads()  # torch sets the default of a new thread when it is first used there
-    torch.set_num_threads(1)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -18,6 +17,7 @@ from sseg_core.config import MAX_PIXELS
 from sseg_core.data.images import RGBImage, decode_image, image_size
 from sseg_core.data.shards import Sample, read_shard_with_masks
 from sseg_core.errors import printable
+from sseg_core.page import render_page
 from sseg_core.pseudomask.label_png import label_colors
 from sseg_core.structures import IGNORE_LABEL
 
@@ -124,14 +124,8 @@ def render_report(samples: Sequence[PreviewSample], facts: MaskFacts) -> str:
     It has no scripts and no outside links, and shows the pictures two or one to a row, as the
     window allows. Keys, captions and names are shown as plain text whatever they hold.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sseg_core", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("pseudomask/preview.html.j2").render(
+    return render_page(
+        "pseudomask/preview.html.j2",
         facts=facts,
         skipped=sum(facts.skipped.values()),
         gallery=[(sample, _sources(sample)) for sample in samples],

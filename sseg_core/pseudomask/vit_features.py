@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sseg_core.config import PseudomaskConfig
-from sseg_core.device import is_fast_at_bf16
+from sseg_core.device import is_fast_at_bf16, use_one_thread
 from sseg_core.errors import ConfigError, did_you_mean
 from sseg_core.pseudomask.vit_weights import fetch_vit_weights, load_vit_weights
 
@@ -73,7 +73,7 @@ class VitFeatures(nn.Module):
         """
         threads = torch.get_num_threads()
         try:
-            with ThreadPoolExecutor(threads, initializer=_use_one_thread) as pool:
+            with ThreadPoolExecutor(threads, initializer=use_one_thread) as pool:
                 return torch.cat(list(pool.map(self._features, torch.split(images, 1))))
         finally:
             torch.set_num_threads(threads)  # else what the pool set would hold for later threads
@@ -95,11 +95,6 @@ class VitFeatures(nn.Module):
 
     def _see(self, _module: nn.Module, _input: object, output: Tensor) -> None:
         self._seen.output = output
-
-
-def _use_one_thread() -> None:
-    torch.get_num_threads()  # torch sets the default of a new thread when it is first used there
-    torch.set_num_threads(1)
 
 
 def build_vit_features(name: str, config: PseudomaskConfig, device: torch.device) -> VitFeatures:
