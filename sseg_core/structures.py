@@ -27,23 +27,25 @@ class Batch:
 
     Attributes:
         images: [B, 3, H, W] uint8 from the loader; float RGB in [0, 1] after augmentation.
-        label_maps: [B, H, W] uint8 segment ids, `IGNORE_LABEL` where there is none.
-        token_ids: [B, L] int64, padded with 0.
+        label_maps: [B, H, W] uint8 segment ids, `IGNORE_LABEL` where there is none; None until
+            masks are made online.
+        token_ids: [B, L] int64, padded with 0; L is no longer than the longest text needs.
         keys: the B sample keys, to name a sample in an error.
         skipped: samples passed over since the last batch, by reason.
     """
 
     images: Tensor
-    label_maps: Tensor
+    label_maps: Tensor | None
     token_ids: Tensor
     keys: tuple[str, ...]
     skipped: Mapping[str, int] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Batch:
         """Return the same batch with its tensors on `device`."""
+        maps = self.label_maps
         return Batch(
             images=self.images.to(device, non_blocking=True),
-            label_maps=self.label_maps.to(device, non_blocking=True),
+            label_maps=None if maps is None else maps.to(device, non_blocking=True),
             token_ids=self.token_ids.to(device, non_blocking=True),
             keys=self.keys,
             skipped=self.skipped,
@@ -97,6 +99,21 @@ class SegmenterOutput:
     image_features: Tensor
     text_features: Tensor
     logit_scale: Tensor
+
+
+@dataclass(frozen=True)
+class MaskLosses:
+    """The mask losses of a batch, each a scalar tensor.
+
+    Attributes:
+        total: weighted sum over all decoder layers, lambda_mask included (Eq. 1 and 4).
+        dice: dice loss of the last decoder layer, mean over the masks of the batch.
+        focal: focal loss of the last decoder layer, likewise.
+    """
+
+    total: Tensor
+    dice: Tensor
+    focal: Tensor
 
 
 @dataclass(frozen=True)

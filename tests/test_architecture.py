@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 # layer is one folder, or a set of files that are named as free to see each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "structures", "page"),
-    ("config", "manifest", "device"),
+    ("config", "manifest", "device", "cluster", "distributed"),
     ("draft", "overrides"),
     ("shared_draft",),
     ("artifacts",),
@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("data", "text", "losses", "models"),
     ("pseudomask", "inference"),
     ("evaluation", "export"),
+    ("training",),
     ("stages",),
 )
 SAME_LAYER_EXCEPTIONS = {("sseg_core/models/build.py", "text")}

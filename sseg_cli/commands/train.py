@@ -51,7 +51,10 @@ def train(
     from sseg_cli.console import show_artifact, show_plan, show_progress
     from sseg_core.recipes import recipe as named
 
-    configuration = changed(configured(named(recipe), config, set_), masks=masks)
+    configuration = configured(named(recipe), config, set_)
+    if masks is not None:
+        chosen = changed(configuration.masks, stored=masks)
+        configuration = configuration.model_copy(update={"masks": chosen})
     from sseg_core.stages import train as stage
 
     store = settings_of(context).open_store()

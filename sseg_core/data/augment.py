@@ -33,12 +33,13 @@ class Augmentation:
     def __call__(self, batch: Batch) -> Batch:
         """Return `batch` with images [B, 3, S, S] float in [0, 1] and label maps [B, S, S] uint8.
 
-        S is `crop_size`.
+        S is `crop_size`. A batch without label maps stays without.
         """
         images = batch.images.float() / 255
-        masks = batch.label_maps[:, None].float()
         pipeline = self._on_cpu if images.device.type == "cpu" else self._on_accelerator
-        images, masks = pipeline(images, masks)
+        if batch.label_maps is None:
+            return replace(batch, images=pipeline(images, data_keys=["input"]))
+        images, masks = pipeline(images, batch.label_maps[:, None].float())
         return replace(batch, images=images, label_maps=masks[:, 0].to(torch.uint8))
 
 

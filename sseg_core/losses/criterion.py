@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from sseg_core.config import LossConfig
+from sseg_core.distributed import sum_over_ranks, world_size
 from sseg_core.losses.contrastive import contrastive_loss
 from sseg_core.losses.mask import dice_loss, focal_loss
 from sseg_core.losses.mask_targets import mask_targets
 from sseg_core.losses.matcher import Matching, match, matching_costs
-from sseg_core.structures import LossTerms, MaskTargets, SegmenterOutput
+from sseg_core.structures import LossTerms, MaskLosses, MaskOutput, MaskTargets, SegmenterOutput
 
 
 def criterion(
@@ -21,10 +22,8 @@ def criterion(
 ) -> LossTerms:
     """Return the loss of a batch (S-Seg Eq. 4), in fp32 even under autocast.
 
-    Each decoder layer is matched for itself and the mask losses of all layers are summed, as in
-    MaskFormer; `LossTerms.dice` and `LossTerms.focal` are those of the last layer, so that they
-    compare between runs with and without auxiliary losses. A query that no mask was matched to
-    gets no mask gradient; a batch without any mask has mask losses of 0.
+    With several processes each has its part of the batch; the mean of the totals over the ranks
+    is the loss of the whole batch, and so are the gradients (see `contrastive_loss`).
 
     Args:
         output: what the network returned for the batch.
@@ -32,30 +31,81 @@ def criterion(
         num_segments: all ids are below it, but for `IGNORE_LABEL`.
         config: the weights.
     """
-    with torch.autocast(output.masks.mask_logits.device.type, enabled=False):
-        layers = [output.masks.mask_logits.float()]
+    size = output.masks.mask_logits.shape[-2:]
+    num_masks = masks_per_rank(label_maps, (size[0], size[1]), num_segments)
+    masks = mask_losses(output.masks, label_maps, num_segments, config, num_masks)
+    with torch.autocast(output.image_features.device.type, enabled=False):
+        contrastive = contrastive_loss(
+            output.image_features.float(), output.text_features.float(), output.logit_scale.float()
+        )
+    return LossTerms(
+        total=masks.total + config.contrastive * contrastive,
+        contrastive=contrastive,
+        dice=masks.dice,
+        focal=masks.focal,
+    )
+
+
+def masks_per_rank(label_maps: Tensor, size: tuple[int, int], num_segments: int) -> Tensor:
+    """Return the masks present in the whole batch, at least 1, divided by the number of ranks.
+
+    It normalises the mask losses so that their mean over ranks is that of one process, even
+    where the ranks have unequal numbers of masks.
+
+    Args:
+        label_maps: [B, H, W] of this rank.
+        size: (h, w) of the mask grid.
+        num_segments: as in `criterion`.
+    """
+    present = mask_targets(label_maps, size, num_segments).present.sum()
+    return sum_over_ranks(present).clamp(min=1) / world_size()
+
+
+def mask_losses(
+    masks: MaskOutput,
+    label_maps: Tensor,
+    num_segments: int,
+    config: LossConfig,
+    num_masks: Tensor,
+) -> MaskLosses:
+    """Return the mask losses of all decoder layers (S-Seg Eq. 1), in fp32 even under autocast.
+
+    Each decoder layer is matched for itself and the losses of all layers are summed, as in
+    MaskFormer; `dice` and `focal` are those of the last layer, so that they compare between runs
+    with and without auxiliary losses. A query that no mask was matched to gets no gradient;
+    without any mask the losses are 0. With `config.mask` 0 nothing is matched.
+
+    Args:
+        masks: the mask half of the output.
+        label_maps: as in `criterion`.
+        num_segments: as in `criterion`.
+        config: the weights.
+        num_masks: what the sums over masks are divided by, see `masks_per_rank`.
+    """
+    if config.mask == 0:
+        nothing = masks.mask_logits.new_zeros(())
+        return MaskLosses(total=nothing, dice=nothing, focal=nothing)
+    with torch.autocast(masks.mask_logits.device.type, enabled=False):
+        layers = [masks.mask_logits.float()]
         if config.auxiliary:
-            layers += [logits.float() for logits in output.masks.auxiliary_mask_logits]
+            layers += [logits.float() for logits in masks.auxiliary_mask_logits]
         h, w = layers[0].shape[-2:]
         targets = mask_targets(label_maps, (h, w), num_segments)
         costs = [matching_costs(logits, targets, config) for logits in layers]
         matching = match(costs, targets.present)
         losses = torch.stack(
-            [_mask_losses(logits, targets, matching, i) for i, logits in enumerate(layers)]
+            [_layer_losses(logits, targets, matching, i) for i, logits in enumerate(layers)]
         )
-        contrastive = contrastive_loss(
-            output.image_features.float(), output.text_features.float(), output.logit_scale.float()
-        )
+        losses = losses / num_masks
         dice, focal = losses.sum(0)
         total = config.mask * (config.dice * dice + config.focal * focal)
-        total = total + config.contrastive * contrastive
-    return LossTerms(total=total, contrastive=contrastive, dice=losses[0, 0], focal=losses[0, 1])
+    return MaskLosses(total=total, dice=losses[0, 0], focal=losses[0, 1])
 
 
-def _mask_losses(
+def _layer_losses(
     mask_logits_BQhw: Tensor, targets: MaskTargets, matching: Matching, layer: int
 ) -> Tensor:
-    """Return [2]: dice and focal loss of one layer, normalised by the number of masks."""
+    """Return [2]: the sums of dice and focal loss over the masks of one layer."""
     # One flat index_select: its backward is a scatter of distinct rows, with no sort.
     rows = matching.images * mask_logits_BQhw.shape[1] + matching.queries[layer]
     logits_Phw = mask_logits_BQhw.flatten(0, 1).index_select(0, rows)
@@ -64,4 +114,4 @@ def _mask_losses(
     valid_Phw = targets.valid.index_select(0, matching.images)
     dice = dice_loss(logits_Phw, masks_Phw, valid_Phw).sum()
     focal = focal_loss(logits_Phw, masks_Phw, valid_Phw).sum()
-    return torch.stack([dice, focal]) / max(1, matching.num_masks)
+    return torch.stack([dice, focal])

@@ -34,13 +34,11 @@ class Matching:
         images: [P] int64 index of the image.
         queries: [layers, P] int64 index of the query within the image.
         masks: [layers, P] int64 slot of the mask within the image.
-        num_masks: masks that are present in the batch, matched or not.
     """
 
     images: Tensor
     queries: Tensor
     masks: Tensor
-    num_masks: int
 
 
 @torch.no_grad()
@@ -108,5 +106,4 @@ def match(costs: Sequence[Tensor], present_BK: Tensor) -> Matching:
         images=indices[0],
         queries=indices[1:first_mask],
         masks=indices[first_mask:],
-        num_masks=sum(map(len, slots)),
     )

@@ -14,6 +14,7 @@ from sseg_core.config import (
     DemoConfig,
     DownloadConfig,
     EvalConfig,
+    MasksConfig,
     PseudomaskConfig,
     ToyWorldConfig,
     TrainConfig,
@@ -135,7 +136,9 @@ def _run_stages(
             store, name=NAME, device=device, progress=progress,
         ),
     )  # fmt: skip
-    to_train = training_config(config).model_copy(update={"masks": masks.reference})
+    to_train = training_config(config).model_copy(
+        update={"masks": MasksConfig(stored=masks.reference)}
+    )
     checkpoint = record.once(
         "checkpoint",
         lambda: train.run(to_train, store, name=NAME, device=device, progress=progress),

@@ -61,7 +61,7 @@ def plan(config: TrainConfig, store: ArtifactStore) -> TrainPlan:
     Raises:
         ArtifactError: no masks, masks without their pairs, or fewer images than a batch.
     """
-    masks = store.find(config.masks, "masks")
+    masks = store.find(config.masks.stored, "masks")
     pairs = store.parent(masks, "pairs")
     if "urls" in masks.manifest.stats:
         raise ArtifactError(
@@ -83,7 +83,8 @@ def plan(config: TrainConfig, store: ArtifactStore) -> TrainPlan:
         warmup = min(round(optim.warmup_epochs * per_epoch), steps // 10 if config.steps else steps)
     tars = {path.name: path for path in masks.files(".tar")}
     shards = tuple((str(pairs.file(name)), str(tars[name])) for name in sorted(tars))
-    resolved = config.model_copy(update={"masks": masks.reference})
+    stored = config.masks.model_copy(update={"stored": masks.reference})
+    resolved = config.model_copy(update={"masks": stored})
     return TrainPlan(
         masks=masks,
         pairs=pairs,
@@ -224,6 +225,7 @@ class _Trainer:
         dtype = self.autocast_dtype
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             output = self.model(batch.images, batch.token_ids)
+        assert batch.label_maps is not None
         terms = criterion(output, batch.label_maps, self.plan.num_segments, self.config.loss)
         self.optimizer.zero_grad(set_to_none=True)
         terms.total.backward()  # type: ignore[no-untyped-call]

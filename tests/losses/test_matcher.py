@@ -84,7 +84,6 @@ def test_images_without_masks_get_no_pairs() -> None:
     matching = match([matching_costs(logits, targets, CONFIG)], targets.present)
     assert matching.images.tolist() == [1, 1]
     assert sorted(matching.masks[0].tolist()) == [0, 5]
-    assert matching.num_masks == 2
 
 
 def test_a_batch_without_masks_gets_no_pairs_at_all() -> None:
@@ -104,7 +103,6 @@ def test_more_masks_than_queries_leaves_the_dearest_masks_out() -> None:
     assert matching.images.tolist() == [0, 0, 1, 1]
     assert matching.queries[0].tolist() == [0, 1, 0, 1]
     assert len(set(zip([0, 0, 1, 1], matching.masks[0].tolist(), strict=True))) == 4
-    assert matching.num_masks == 10
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])

@@ -22,7 +22,7 @@ from filelock import FileLock
 from PIL import Image
 
 from sseg_core.artifacts import Artifact, ArtifactStore
-from sseg_core.config import PseudomaskConfig, TrainConfig
+from sseg_core.config import MasksConfig, PseudomaskConfig, TrainConfig
 from sseg_core.data.images import encode_jpeg
 from sseg_core.data.shards import Sample, pack_sample, read_masks, write_tar
 from sseg_core.data.urls import open_shard
@@ -333,7 +333,7 @@ def test_shards_by_pattern_and_by_url_give_the_same_masks(
         with open_shard(place) as stream:
             assert stream.read() == expected.file(name).read_bytes()
     with pytest.raises(ArtifactError, match=r"was made from .*000002.*not from a pairs artifact"):
-        train.plan(TrainConfig(masks="a"), store)
+        train.plan(TrainConfig(masks=MasksConfig(stored="a")), store)
 
 
 def test_a_missing_shard_stops_behind_the_last_whole_one(

@@ -58,7 +58,7 @@ def test_epochs_become_steps(tmp_path: Path) -> None:
     make_masks(store, 1000)
     made = plan(TrainConfig(batch_size=100, epochs=30), store)
     assert (made.steps, made.warmup_steps) == (300, 20)
-    assert made.config.masks == "toy:v1"
+    assert made.config.masks.stored == "toy:v1"
     assert [tuple(Path(p).parts[-4] for p in pair) for pair in made.shards] == [("pairs", "masks")]
     made = plan(TrainConfig(batch_size=100, steps=7, optim=OptimConfig(warmup_steps=3)), store)
     assert (made.steps, made.warmup_steps) == (7, 3)
