@@ -32,8 +32,8 @@ def criterion(
         config: the weights.
     """
     size = output.masks.mask_logits.shape[-2:]
-    num_masks = masks_per_rank(label_maps, (size[0], size[1]), num_segments)
-    masks = mask_losses(output.masks, label_maps, num_segments, config, num_masks)
+    present = count_masks(label_maps, (size[0], size[1]), num_segments)
+    masks = mask_losses(output.masks, label_maps, num_segments, config, masks_per_rank(present))
     with torch.autocast(output.image_features.device.type, enabled=False):
         contrastive = contrastive_loss(
             output.image_features.float(), output.text_features.float(), output.logit_scale.float()
@@ -46,18 +46,26 @@ def criterion(
     )
 
 
-def masks_per_rank(label_maps: Tensor, size: tuple[int, int], num_segments: int) -> Tensor:
-    """Return the masks present in the whole batch, at least 1, divided by the number of ranks.
-
-    It normalises the mask losses so that their mean over ranks is that of one process, even
-    where the ranks have unequal numbers of masks.
+def count_masks(label_maps: Tensor, size: tuple[int, int], num_segments: int) -> Tensor:
+    """Return how many masks are present on the mask grid, a scalar on the device.
 
     Args:
         label_maps: [B, H, W] of this rank.
         size: (h, w) of the mask grid.
         num_segments: as in `criterion`.
     """
-    present = mask_targets(label_maps, size, num_segments).present.sum()
+    return mask_targets(label_maps, size, num_segments).present.sum()
+
+
+def masks_per_rank(present: Tensor) -> Tensor:
+    """Return the masks of the whole batch, at least 1, divided by the number of ranks.
+
+    It normalises the mask losses so that their mean over ranks is that of one process, even
+    where the ranks have unequal numbers of masks.
+
+    Args:
+        present: `count_masks` of this rank's part of the batch.
+    """
     return sum_over_ranks(present).clamp(min=1) / world_size()
 
 
