@@ -61,11 +61,16 @@ def show_note(text: str) -> None:
     stderr().print(Text(visible(text), style="dim"))
 
 
+def is_live(console: Console) -> bool:
+    """Return whether a display can be redrawn in place: a terminal that moves its cursor."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 @contextmanager
 def show_progress() -> Iterator[Progress]:
     """Yield a `Progress` that draws on stderr: a live bar, or plain lines where it is no tty."""
     console = stderr()
-    if not console.is_terminal:
+    if not is_live(console):
         yield _PlainProgress()
         return
     bar = RichProgress(
@@ -111,22 +116,28 @@ class _PlainProgress:
         self._total: int | None = None
         self._fields: dict[str, str] = {}
         self._begin = self._last = 0.0
+        self._first: int | None = None
 
     def start(self, task: str, total: int | None, unit: str) -> None:
         self._task, self._unit, self._done, self._total = task, unit, 0, total
         self._fields = {}
         self._begin = self._last = time.monotonic()
+        self._first = None
 
     def advance(self, count: int = 1, **fields: str) -> None:
         self._done += count
         self._fields.update(fields)
         now = time.monotonic()
+        if self._first is None:
+            # No work where a run resumes, so the pace counts from behind it.
+            self._begin, self._first = now, self._done
         if self._done == self._total or now - self._last >= PLAIN_INTERVAL_S:
             self._last = now
             total = f"/{self._total}" if self._total is not None else ""
             left = ""
-            if self._total and 0 < self._done < self._total:
-                seconds = (now - self._begin) * (self._total - self._done) / self._done
+            if self._total and self._first < self._done < self._total:
+                pace = (now - self._begin) / (self._done - self._first)
+                seconds = pace * (self._total - self._done)
                 left = f", {seconds:.0f} s left"
             shown = f" [{_shown(self._fields)}]" if self._fields else ""
             self.message(f"{self._task}: {self._done}{total} {self._unit}{shown}{left}")

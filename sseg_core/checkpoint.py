@@ -103,19 +103,28 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def save_step(folder: Path, step: int, model: nn.Module, state: dict[str, Any], keep: int) -> None:
-    """Write `folder/step-NNNNNNNN` by one rename, then delete all but the last `keep`."""
+    """Write `folder/step-NNNNNNNN` by one rename, then delete all but the last `keep`.
+
+    Raises:
+        OSError: it cannot be written, for example to a full disk; nothing of it is left, and the
+            checkpoints before it are untouched.
+    """
     final = folder / f"step-{step:08d}"
     partial = folder / f".{final.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_weights(model, partial / WEIGHTS)
-    stream = io.BytesIO()
-    torch.save(state, stream)
-    (partial / _STATE).write_bytes(stream.getbuffer())
+    try:
+        partial.mkdir(parents=True)
+        save_weights(model, partial / WEIGHTS)
+        stream = io.BytesIO()
+        torch.save(state, stream)
+        (partial / _STATE).write_bytes(stream.getbuffer())
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
     for old in _steps(folder)[:-keep]:
-        shutil.rmtree(folder / f"step-{old:08d}")
+        shutil.rmtree(folder / f"step-{old:08d}", ignore_errors=True)
 
 
 def load_step(folder: Path, model: nn.Module) -> dict[str, Any] | None:

@@ -34,12 +34,13 @@ def world_size() -> int:
 def process_group(device: torch.device) -> Iterator[None]:
     """Join the group that RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT describe, and leave it.
 
-    NCCL is used between GPUs, gloo otherwise.
+    What lies on GPUs goes through NCCL, all else through gloo: a word between hosts, such as that
+    a signal came, must not wait for a GPU.
     """
     on_gpu = device.type == "cuda"
-    dist.init_process_group(
-        "nccl" if on_gpu else "gloo", timeout=TIMEOUT, device_id=device if on_gpu else None
-    )
+    if on_gpu:
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=TIMEOUT)
     try:
         yield
     finally:

@@ -43,6 +43,10 @@ class TrainingError(SsegError):
     """A training run that must not go on, for example after a non-finite loss."""
 
 
+class Stopped(SsegError):
+    """A run that a signal ended; what it has done is kept, and the same command goes on."""
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """Return a hint that names the closest of `choices`, or all of them if none is close."""
     known = sorted(choices)

@@ -31,7 +31,9 @@ class BackboneConfig(Config):
 class DecoderConfig(Config):
     """FPN pixel decoder and transformer decoder (paper Sec. 3.2, App. A.1)."""
 
-    num_queries: int = Field(64, ge=1, description="N, mask queries")
+    num_queries: int = Field(
+        64, ge=1, description="N, mask queries; of pseudomask_vit: most segments"
+    )
     hidden_dim: int = Field(256, ge=8, description="width of both decoders")
     layers: int = Field(6, ge=1, description="transformer decoder layers")
     heads: int = Field(8, ge=1, description="attention heads")

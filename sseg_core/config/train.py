@@ -93,7 +93,8 @@ class OptimConfig(Config):
         1.0,
         gt=0,
         le=1,
-        description="factor of the learning rate per backbone layer, going down from its last",
+        description="factor of the learning rate per backbone layer, going down; its last layer "
+        "gets it once",
     )
     warmup_epochs: float = Field(2.0, ge=0, description="warm-up, in epochs, where epochs are set")
     warmup_steps: int | None = Field(
@@ -120,6 +121,9 @@ class TrainConfig(Config):
     loader: LoaderConfig = Field(default_factory=LoaderConfig)
     loss: LossConfig = Field(default_factory=LossConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
+    init_from: str | None = Field(
+        None, description="checkpoint whose weights to start from; default: fresh ones"
+    )
     batch_size: int = Field(4096, ge=2, description="images per step, of all processes together")
     micro_batch_size: int | None = Field(
         None,

@@ -80,7 +80,8 @@ def decode_image(data: bytes, *, max_pixels: int, size: tuple[int, int] | None =
         data: the bytes of a JPEG, PNG, WebP, GIF, BMP, TIFF or PPM file.
         max_pixels: a larger image is refused before it is decoded.
         size: (H, W) of the result, reached by anti-aliased resizing without regard to the aspect;
-            a JPEG is decoded at the nearest larger of the DCT's scales. None keeps the size.
+            a JPEG is decoded at the nearest larger of a half, a quarter and an eighth of its
+            size. None keeps the size.
 
     Returns:
         [H, W, 3] uint8, contiguous.
@@ -159,11 +160,16 @@ def _decode_jpeg(data: bytes, max_pixels: int, size: tuple[int, int] | None) -> 
         return None
     _check_size(height, width, max_pixels)
     orientation = _orientation(_open(data)) if b"Exif\0\0" in data else 1
-    target_height, target_width = size or (0, 0)  # 0: the full scale
+    target_height, target_width = size or (height, width)
     if orientation >= 5:
         target_height, target_width = target_width, target_height
+    # The other scales of the DCT, such as 6/8, take longer than decoding everything.
+    scales = ((-(-height // part), -(-width // part)) for part in (8, 4, 2, 1))
+    scaled_height, scaled_width = next(
+        ((h, w) for h, w in scales if h >= target_height and w >= target_width), (height, width)
+    )
     try:
-        pixels = _turbojpeg.decode_jpeg(data, min_height=target_height, min_width=target_width)
+        pixels = _turbojpeg.decode_jpeg(data, min_height=scaled_height, min_width=scaled_width)
     except ValueError as error:
         # A recoverable error of libjpeg means grey or shifted blocks; Pillow would let it pass.
         if str(error).lower().startswith(("premature", "corrupt")):
@@ -242,10 +248,16 @@ def resize_image(pixels: RGBImage, size: tuple[int, int]) -> RGBImage:
     """Return [H, W, 3] uint8 pixels at `size` (height, width), without aliasing."""
     if pixels.shape[:2] == size:
         return pixels
-    height, width = size
-    # Pillow widens the bilinear kernel when it shrinks, so nothing aliases.
-    resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
-    return np.array(resized)
+    import torch  # it takes a second, and images that keep their size do not need it
+    import torch.nn.functional as F
+
+    # Pillow's method, within one grey level of its result, in a fifth of the time.
+    pixels_HW3 = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+    resized_13HW = F.interpolate(
+        pixels_HW3[None].permute(0, 3, 1, 2), size, mode="bilinear", antialias=True
+    )
+    resized: RGBImage = resized_13HW[0].permute(1, 2, 0).contiguous().numpy()
+    return resized
 
 
 def _as_image_error(error: Exception) -> ImageError:

@@ -11,7 +11,9 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path, PurePosixPath
+from threading import Thread
 from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -25,6 +27,7 @@ T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.tar")
 _ATTEMPTS = 3
 _BACK_OFF_S = 1.0  # before the second attempt; twice that before the third
+_TIMEOUT_S = 60.0  # for one attempt to open, or to read at most `_BUFFER_BYTES`
 _BUFFER_BYTES = 2**20  # tar headers are read in small pieces
 _PACKAGES = {
     "http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs",
@@ -32,6 +35,27 @@ _PACKAGES = {
 }  # fmt: skip
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError)
 _REFUSALS = frozenset({400, 401, 403, 404, 405, 410, 416})  # of HTTP; they stay as they are
+
+
+class ShardError(DataError):
+    """A shard that cannot be opened, or not be read to its end.
+
+    Attributes:
+        location: of the shard, as it may be shown.
+        reason: why, in a few words.
+    """
+
+    def __init__(self, location: str, reason: str) -> None:
+        super().__init__(
+            f"Cannot read the shard {location}: {reason}.",
+            "Check that it is there; if it belongs to an artifact, make that again.",
+        )
+        self.location = location
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # It crosses process borders; the default would call __init__ with the message alone.
+        return ShardError, (self.location, self.reason)
 
 
 def is_url(location: str) -> bool:
@@ -81,15 +105,30 @@ def open_shard(location: str) -> IO[bytes]:
     """Open a shard to be read from its beginning; of a URL, lost connections are taken up again.
 
     Raises:
-        DataError: it cannot be opened; while reading a URL: three attempts in a row failed.
+        ShardError: it cannot be opened; while reading: it cannot be read. Of a URL that means
+            that three attempts in a row failed, or took too long.
         ConfigError: no package for such URLs is installed.
     """
-    if is_url(location):
-        return io.BufferedReader(_RemoteFile(location), _BUFFER_BYTES)
+    raw = _RemoteFile(location) if is_url(location) else _LocalFile(location)
+    return io.BufferedReader(raw, _BUFFER_BYTES)
+
+
+def shard_size(location: str) -> int | None:
+    """Return the bytes of a shard; None where a server does not tell.
+
+    Raises:
+        ShardError: it cannot be found out.
+        ConfigError: no package for such URLs is installed.
+    """
+    if not is_url(location):
+        with _LocalFile(location) as file:
+            return file.seek(0, io.SEEK_END)
+    filesystem = _filesystem(location)
     try:
-        return Path(location).open("rb")
-    except OSError as error:
+        size = _with_retries(lambda: _in_time(lambda: filesystem.size(location)))
+    except Exception as error:  # each file system raises the errors of its client library
         raise _unreadable(location, error) from error
+    return None if size is None else int(size)
 
 
 def store_file(source: Path, target: str) -> None:
@@ -118,6 +157,22 @@ def store_file(source: Path, target: str) -> None:
         ) from error
 
 
+class _LocalFile(io.FileIO):
+    """A file whose errors name it, also where its disk fails while it is read."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            super().__init__(path)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise _unreadable(str(self.name), error) from error
+
+
 class _RemoteFile(io.RawIOBase):
     """The bytes of a URL, in order; after an error it is opened anew at the same place."""
 
@@ -126,13 +181,13 @@ class _RemoteFile(io.RawIOBase):
         self._filesystem = _filesystem(url)
         self._position = 0
         self._stream: Any = None
-        self._attempt(self._open)
+        self._read(0)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._attempt(lambda: self._read(len(buffer)))
+        data = self._read(len(buffer))
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
@@ -142,33 +197,55 @@ class _RemoteFile(io.RawIOBase):
             self._stream.close()
         super().close()
 
-    def _attempt(self, action: Callable[[], T]) -> T:
+    def _read(self, length: int) -> bytes:
+        def once() -> bytes:
+            # An attempt that fails loses its stream, which a thread may still wait for.
+            stream, self._stream = self._stream, None
+            self._stream, data = _in_time(lambda: self._read_from(stream, length))
+            return data
+
         try:
-            return _with_retries(action)
+            return _with_retries(once)
         except Exception as error:  # each file system raises the errors of its client library
             raise _unreadable(self._url, error) from error
 
-    def _open(self) -> None:
-        self._stream = self._filesystem.open(self._url, "rb")
-        if self._position and self._stream.seekable():
-            self._stream.seek(self._position)
-            return
-        left = self._position
-        while left:
-            left -= len(self._stream.read(min(left, _BUFFER_BYTES))) or left
+    def _read_from(self, stream: Any, length: int) -> tuple[Any, bytes]:
+        """Return the stream, opened if there is none, and what it gives at the present position."""
+        if stream is None:
+            stream = self._filesystem.open(self._url, "rb")
+            if self._position and stream.seekable():
+                stream.seek(self._position)
+            else:
+                left = self._position
+                while left:
+                    left -= len(stream.read(min(left, _BUFFER_BYTES))) or left
+        data: bytes = stream.read(length) if length else b""
+        size = getattr(stream, "size", None)
+        if length and not data and size is not None and self._position < size:
+            raise OSError("the connection was closed too early")
+        return stream, data
 
-    def _read(self, length: int) -> bytes:
-        if self._stream is None:
-            self._open()
+
+def _in_time(action: Callable[[], T]) -> T:
+    """Run `action` in a thread, and wait no longer than `_TIMEOUT_S` for it.
+
+    Client libraries differ in their timeouts; none bounds a server that sends a byte now and then.
+    """
+    future: Future[T] = Future()
+
+    def work() -> None:
         try:
-            data: bytes = self._stream.read(length)
-            size = getattr(self._stream, "size", None)
-            if not data and size is not None and self._position < size:
-                raise OSError("the connection was closed too early")
-        except Exception:
-            self._stream = None  # the next attempt opens it anew
+            future.set_result(action())
+        except Exception as error:  # noqa: BLE001 - it is raised where the result is used
+            future.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    try:
+        return future.result(_TIMEOUT_S)
+    except TimeoutError:
+        if future.done():
             raise
-        return data
+        raise TimeoutError(f"no answer within {_TIMEOUT_S:g} s") from None
 
 
 def _with_retries(action: Callable[[], T]) -> T:
@@ -205,7 +282,7 @@ def _filesystem(url: str) -> Any:
 
     scheme = url.partition("://")[0]
     try:
-        return fsspec.filesystem(scheme)
+        return fsspec.filesystem(scheme, **_options(scheme))
     except ImportError as error:
         package = _PACKAGES.get(scheme)
         raise ConfigError(
@@ -216,6 +293,16 @@ def _filesystem(url: str) -> Any:
         raise ConfigError(
             f"There is no way to read {scheme}:// URLs.", "Use a path, https://, s3:// or gs://."
         ) from error
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    """Return options of a file system: aiohttp ends a download after five minutes in all."""
+    if scheme not in {"http", "https"}:
+        return {}
+    from aiohttp import ClientTimeout
+
+    timeout = ClientTimeout(total=None, sock_connect=_TIMEOUT_S, sock_read=_TIMEOUT_S)
+    return {"client_kwargs": {"timeout": timeout}}
 
 
 def _shard_name(location: str) -> str:
@@ -229,11 +316,8 @@ def _shard_name(location: str) -> str:
     return name
 
 
-def _unreadable(location: str, error: Exception) -> DataError:
-    return DataError(
-        f"Cannot read the shard {printable(location, limit=200)}: {_reason(error)}.",
-        "Check that it is there; if it belongs to an artifact, make that again.",
-    )
+def _unreadable(location: str, error: Exception) -> ShardError:
+    return ShardError(printable(location, limit=200), _reason(error))
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from sseg_core.config import EvalConfig, PseudomaskConfig, build_config
 from sseg_core.errors import ConfigError
-from sseg_core.pseudomask.features import Supervision, supervision, weights_at_hand
+from sseg_core.models.supervision import Supervision
+from sseg_core.pseudomask.features import supervision, weights_at_hand
 
 ALL = "oracle:all"
 """The model of `sseg eval` that stands for the whole table."""

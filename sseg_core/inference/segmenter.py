@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sseg_core.artifacts import Artifact, ArtifactStore
 from sseg_core.checkpoint import WEIGHTS, load_weights
-from sseg_core.config import MAX_PIXELS, TrainConfig, build_config
+from sseg_core.config import MAX_PIXELS, PseudomaskConfig, TrainConfig, build_config
 from sseg_core.data.images import RGBImage, read_image, resize_image, to_rgb
 from sseg_core.device import pick_device
 from sseg_core.errors import ConfigError, DataError
@@ -25,12 +25,13 @@ from sseg_core.inference.combine import (
     label_map,
 )
 from sseg_core.inference.segmentation import Segmentation
-from sseg_core.models.build import build_model
-from sseg_core.models.sseg import SSeg
+from sseg_core.models.build import Model, build_model
+from sseg_core.models.pseudomask_vit import PseudoMaskViT
+from sseg_core.pseudomask.generator import PseudoMaskGenerator
 from sseg_core.text.prompts import check_class_names, fill_template
 from sseg_core.text.tokenizer import Tokenizer
 
-__all__ = ["Segmentation", "Segmenter", "default_image_size"]
+__all__ = ["Segmentation", "Segmenter", "default_image_size", "give_segments"]
 
 ImageLike = str | Path | npt.NDArray[np.uint8] | Image.Image
 
@@ -51,7 +52,7 @@ class Segmenter:
 
     def __init__(
         self,
-        model: SSeg,
+        model: Model,
         tokenizer: Callable[[Sequence[str]], npt.NDArray[np.int64]],
         image_size: int,
         template: str = "{}",
@@ -90,18 +91,22 @@ class Segmenter:
             device: `cpu`, `cuda`, ..., or `auto` for a GPU where there is one.
 
         Raises:
-            ArtifactError: there is no such checkpoint, or it was changed.
+            ArtifactError: there is no such checkpoint, or it was changed; or the network reads
+                pseudo-masks, and what makes them is not at hand.
             ConfigError: there is no such device.
         """
         artifact = (store or ArtifactStore.default()).find(reference, "checkpoint")
         weights = artifact.verified_file(WEIGHTS)
         config = build_config(TrainConfig, artifact.manifest.config)
-        # The weights are in the checkpoint: nothing is to be fetched from a hub.
-        backbone = config.model.backbone.model_copy(update={"pretrained": False})
+        # The weights are in the checkpoint: those that training started from need not be there.
+        from_scratch = {"pretrained": False, "weights": None}
+        backbone = config.model.backbone.model_copy(update=from_scratch)
         model = build_model(config.model.model_copy(update={"backbone": backbone}))
         load_weights(model, weights)
+        model.to(pick_device(device))
+        give_segments(model, config.masks.generator)
         return cls(
-            model.to(pick_device(device)),
+            model,
             Tokenizer(config.model.text.context_length),
             default_image_size(config),
             config.model.text.template,
@@ -217,6 +222,37 @@ def default_image_size(config: TrainConfig) -> int:
     our choice, not in the paper.
     """
     return 2 * config.loader.crop_size
+
+
+def give_segments(model: Model, config: PseudomaskConfig) -> None:
+    """Let a network that reads pseudo-masks make them of any image; do nothing to others.
+
+    An image is segmented as a square of `config.image_size`, like those that the network was
+    trained on. The result depends on nothing else in the batch.
+
+    Args:
+        model: on the device where it will be used.
+        config: how the pseudo-masks of its training were made.
+
+    Raises:
+        ConfigError: more segments than the network takes, or an option of the generator that does
+            not go with the others.
+        ArtifactError: the weights of the features are not at hand.
+    """
+    if not isinstance(model, PseudoMaskViT):
+        return
+    slots = model.config.decoder.num_queries
+    if config.masks > slots:
+        raise ConfigError(
+            f"The pseudo-masks have up to {config.masks} segments, but the network takes {slots}.",
+            f"Train with --set model.decoder.num_queries={config.masks}.",
+        )
+    generator = PseudoMaskGenerator(config, model.mean.device)
+
+    def segment(images: Tensor) -> Tensor:
+        return generator(images, [""] * len(images))
+
+    model.segmenter = segment
 
 
 def _as_rgb(image: ImageLike) -> RGBImage:

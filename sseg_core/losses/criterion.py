@@ -91,7 +91,8 @@ def mask_losses(
         num_masks: what the sums over masks are divided by, see `masks_per_rank`.
     """
     if config.mask == 0:
-        nothing = masks.mask_logits.new_zeros(())
+        # A zero with a graph: every parameter has a gradient, which its average over ranks needs.
+        nothing = masks.mask_logits[:0].float().sum()
         return MaskLosses(total=nothing, dice=nothing, focal=nothing)
     with torch.autocast(masks.mask_logits.device.type, enabled=False):
         layers = [masks.mask_logits.float()]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-from typing import Any
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Self
 
-import timm
+import torch
 from timm.layers.format import Format
 from torch import Tensor, nn
 
 from sseg_core.config import BackboneConfig
-from sseg_core.errors import ConfigError, SsegError, did_you_mean
+from sseg_core.errors import ConfigError
+from sseg_core.models.backbone_weights import load_backbone_weights
+from sseg_core.models.timm_model import create_timm_model, layer_depths
 
 
 class Backbone(nn.Module):
@@ -20,12 +23,16 @@ class Backbone(nn.Module):
     a final norm. Exactly these get one LayerNorm per level, as in the Swin backbones of
     MaskFormer; convolutional stages end in a normalised block and are passed on as they are.
 
+    A frozen backbone stays in eval mode (drop-path, batch statistics) and keeps no activations;
+    only the norms of its levels learn.
+
     Attributes:
         channels: channels of each level, finest first.
         strides: pixels of the input image per cell of each level, finest first.
 
     Raises:
         ConfigError: timm does not know the model, or cannot build it with these options.
+        ArtifactError: the weight file is unreadable or of another model.
         SsegError: the pretrained weights are neither cached nor reachable.
     """
 
@@ -34,7 +41,9 @@ class Backbone(nn.Module):
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
-        self.body = _create_timm_model(config)
+        self._config = config
+        levels = {} if config.out_indices is None else {"out_indices": config.out_indices}
+        self.body = create_timm_model(config, features_only=True, **levels)
         self.channels = tuple(self.body.feature_info.channels())
         self.strides = tuple(self.body.feature_info.reduction())
         if list(self.strides) != sorted(self.strides):
@@ -46,6 +55,11 @@ class Backbone(nn.Module):
         self.norms = nn.ModuleList(
             nn.LayerNorm(width) for width in self.channels if self.channels_come_last
         )
+        if config.weights is not None:
+            load_backbone_weights(self.body, config, Path(config.weights))
+        if config.frozen:
+            self.body.requires_grad_(requires_grad=False)
+            self.body.eval()
 
     def forward(self, images_B3HW: Tensor) -> tuple[Tensor, ...]:
         """Return the feature levels, finest first.
@@ -56,7 +70,8 @@ class Backbone(nn.Module):
         Returns:
             For each level i a [B, channels[i], H / strides[i], W / strides[i]] tensor.
         """
-        levels: list[Tensor] = self.body(images_B3HW)
+        with torch.no_grad() if self._config.frozen else nullcontext():
+            levels: list[Tensor] = self.body(images_B3HW)
         if not self.channels_come_last:
             return tuple(levels)
         # The permuted view is in channels_last memory format: no copy, and convolutions like it.
@@ -64,43 +79,18 @@ class Backbone(nn.Module):
             norm(level).permute(0, 3, 1, 2) for norm, level in zip(self.norms, levels, strict=True)
         )
 
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's signature
+        """Set the mode of all but a frozen body."""
+        super().train(mode)
+        if self._config.frozen:
+            self.body.eval()
+        return self
 
-def _create_timm_model(config: BackboneConfig) -> Any:
-    if not timm.is_model(config.name):
-        raise ConfigError(
-            f"timm {timm.__version__} has no model {config.name!r}.", _name_hint(config.name)
-        )
-    arguments: dict[str, Any] = {"features_only": True, "pretrained": config.pretrained}
-    if config.out_indices is not None:
-        arguments["out_indices"] = config.out_indices
-    arguments.update(config.options)
-    try:
-        try:
-            # Models with windows or position tables take it, and need it for any image size.
-            model = timm.create_model(config.name, **{"dynamic_img_size": True, **arguments})
-        except TypeError:
-            # The others refuse the unknown argument before they build anything.
-            model = timm.create_model(config.name, **arguments)
-    except OSError as error:
-        raise SsegError(
-            f"The pretrained weights of {config.name} are not available: {_first_line(error)}",
-            "Connect once so that they get cached, or set backbone.pretrained=false.",
-        ) from error
-    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
-        # Constructors of a thousand models refuse their arguments each in its own way.
-        raise ConfigError(
-            f"timm cannot build {config.name}: {_first_line(e)}",
-            "Check backbone.options, backbone.out_indices and backbone.pretrained.",
-        ) from e
-    return model
+    def layer_depths(self) -> dict[str, int]:
+        """Return at which layer, counted from the image, each parameter of the body is.
 
-
-def _name_hint(name: str) -> str:
-    known = timm.list_models()
-    if difflib.get_close_matches(name, known, n=1):
-        return did_you_mean(name, known)
-    return "timm.list_models() names all that there are."
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+        Raises:
+            ConfigError: timm does not know the order of the layers of this model.
+        """
+        depths = layer_depths(self.body, self._config)
+        return {f"body.{name}": depth for name, depth in depths.items()}

@@ -6,24 +6,22 @@ Shapes: B images, gh x gw tokens each, F features of a token.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from sseg_core.config import PseudomaskConfig
 from sseg_core.errors import ConfigError, did_you_mean
+from sseg_core.models.supervision import Supervision, licence_of, supervision_of
 from sseg_core.pseudomask.colour import Lab, Rgb
 from sseg_core.pseudomask.groupvit import REPOSITORIES, build_groupvit, groupvit_at_hand
 from sseg_core.pseudomask.texture import Texture
 from sseg_core.pseudomask.vit_features import build_vit_features
-from sseg_core.pseudomask.vit_weights import cached_vit_weights, pretrained_source
+from sseg_core.pseudomask.vit_weights import cached_vit_weights
 
 DEFAULT = "dino_vits8"
 """The paper's features (S-Seg Sec. 3.3.1)."""
-
-Supervision = Literal["none", "self", "label", "text"]
 
 _TIMM = "timm:"
 
@@ -42,39 +40,26 @@ _WITHOUT_WEIGHTS: dict[str, Callable[[int], FeatureExtractor]] = {
 }
 
 
-@dataclass(frozen=True)
-class Vit:
-    """A Vision Transformer with a short name.
-
-    Attributes:
-        timm_name: what timm calls it.
-        supervision: what it learned from: nothing but images ("self"), or class labels.
-    """
-
-    timm_name: str
-    supervision: Supervision
-
-
 VITS = {
-    "dino_vits8": Vit("vit_small_patch8_224.dino", "self"),
-    "dino_vits16": Vit("vit_small_patch16_224.dino", "self"),
-    "dino_vitb8": Vit("vit_base_patch8_224.dino", "self"),
-    "dino_vitb16": Vit("vit_base_patch16_224.dino", "self"),
-    "dinov2_vits14": Vit("vit_small_patch14_dinov2.lvd142m", "self"),
-    "dinov2_vitb14": Vit("vit_base_patch14_dinov2.lvd142m", "self"),
-    "dinov2_vitl14": Vit("vit_large_patch14_dinov2.lvd142m", "self"),
-    "dinov2_vits14_reg": Vit("vit_small_patch14_reg4_dinov2.lvd142m", "self"),
-    "dinov2_vitb14_reg": Vit("vit_base_patch14_reg4_dinov2.lvd142m", "self"),
-    "dinov2_vitl14_reg": Vit("vit_large_patch14_reg4_dinov2.lvd142m", "self"),
+    "dino_vits8": "vit_small_patch8_224.dino",
+    "dino_vits16": "vit_small_patch16_224.dino",
+    "dino_vitb8": "vit_base_patch8_224.dino",
+    "dino_vitb16": "vit_base_patch16_224.dino",
+    "dinov2_vits14": "vit_small_patch14_dinov2.lvd142m",
+    "dinov2_vitb14": "vit_base_patch14_dinov2.lvd142m",
+    "dinov2_vitl14": "vit_large_patch14_dinov2.lvd142m",
+    "dinov2_vits14_reg": "vit_small_patch14_reg4_dinov2.lvd142m",
+    "dinov2_vitb14_reg": "vit_base_patch14_reg4_dinov2.lvd142m",
+    "dinov2_vitl14_reg": "vit_large_patch14_reg4_dinov2.lvd142m",
     # With the attention's biases, as in the files of DINOv3's authors.
-    "dinov3_vits16": Vit("vit_small_patch16_dinov3_qkvb.lvd1689m", "self"),
-    "dinov3_vitb16": Vit("vit_base_patch16_dinov3_qkvb.lvd1689m", "self"),
-    "dinov3_vitl16": Vit("vit_large_patch16_dinov3_qkvb.lvd1689m", "self"),
+    "dinov3_vits16": "vit_small_patch16_dinov3_qkvb.lvd1689m",
+    "dinov3_vitb16": "vit_base_patch16_dinov3_qkvb.lvd1689m",
+    "dinov3_vitl16": "vit_large_patch16_dinov3_qkvb.lvd1689m",
     # The "ImageNet" row of S-Seg Table 1. timm has no ViT-S/8 that learned from labels: DeiT-S is
     # DINO's own architecture on the same images, and ViT-B/8 has the patches of 8 pixels.
-    "imagenet_vits16": Vit("deit_small_patch16_224.fb_in1k", "label"),
-    "imagenet_vitb16": Vit("deit_base_patch16_224.fb_in1k", "label"),
-    "imagenet_vitb8": Vit("vit_base_patch8_224.augreg_in21k_ft_in1k", "label"),
+    "imagenet_vits16": "deit_small_patch16_224.fb_in1k",
+    "imagenet_vitb16": "deit_base_patch16_224.fb_in1k",
+    "imagenet_vitb8": "vit_base_patch8_224.augreg_in21k_ft_in1k",
 }
 """Vision Transformers by their short names; any other of timm is `timm:NAME`."""
 
@@ -123,25 +108,23 @@ def weights_at_hand(name: str) -> bool:
 
 
 def supervision(name: str) -> Supervision | None:
-    """Return what the features `name` learned from; None where only timm's authors know."""
+    """Return what the features `name` learned from; None where that is not known."""
     if name in _WITHOUT_WEIGHTS:
         return "none"
     if name in REPOSITORIES:
         return "text"
-    return VITS[name].supervision if name in VITS else None
+    return supervision_of(_timm_name(name))
 
 
 def licence(name: str) -> str | None:
     """Return the licence of the weights of the ViT `name` as timm states it, if it does."""
     if name in _WITHOUT_WEIGHTS or name in REPOSITORIES:
         return None
-    source = pretrained_source(_timm_name(name))
-    stated: str | None = None if source is None else source.license
-    return stated
+    return licence_of(_timm_name(name))
 
 
 def _timm_name(name: str) -> str:
-    return VITS[name].timm_name if name in VITS else name.removeprefix(_TIMM)
+    return VITS.get(name, name.removeprefix(_TIMM))
 
 
 def _refuse(name: str, *, weights: bool = False, facet: bool = False) -> None:

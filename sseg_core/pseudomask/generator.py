@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sseg_core.config import PseudomaskConfig
@@ -24,6 +25,7 @@ class PseudoMaskGenerator:
     def __init__(self, config: PseudomaskConfig, device: torch.device) -> None:
         config = resolve(config)
         self._seed = config.seed
+        self._size = (config.image_size, config.image_size)
         self._features = build_features(config, device)
         self._cluster = build_clustering(config)
 
@@ -35,9 +37,12 @@ class PseudoMaskGenerator:
         255 everywhere where the features of its image are not finite numbers.
 
         Args:
-            images: [B, 3, H, W] float RGB in [0, 1], on the device of the generator.
+            images: [B, 3, H, W] float RGB in [0, 1], on the device of the generator; resized to
+                squares of `image_size` where they are not.
             keys: the B sample keys; they seed the clustering.
         """
+        if images.shape[-2:] != self._size:
+            images = F.interpolate(images, self._size, mode="bilinear", antialias=True)
         features = self._features(images)
         finite_B111 = features.isfinite().all((1, 2, 3), keepdim=True)
         features = features.where(finite_B111, 0)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from sseg_core.config import PseudomaskConfig
 from sseg_core.device import is_fast_at_bf16, use_one_thread
 from sseg_core.errors import ConfigError, did_you_mean
-from sseg_core.pseudomask.vit_weights import fetch_vit_weights, load_vit_weights
+from sseg_core.models.backbone_weights import load_timm_weights
+from sseg_core.pseudomask.vit_weights import fetch_vit_weights
 
 _MODULES = ["vision_transformer", "deit", "eva"]  # of timm.models
 
@@ -114,7 +115,7 @@ def build_vit_features(name: str, config: PseudomaskConfig, device: torch.device
     _check_image_size(model.patch_embed.patch_size, config.image_size)
     _check_facet(model, name, config.facet)
     weights = fetch_vit_weights(name) if config.weights is None else Path(config.weights)
-    load_vit_weights(model, weights)
+    load_timm_weights(model, weights)
     dtype = _pick_dtype(config.precision, device)
     if dtype == torch.bfloat16 and device.type == "cpu":
         # Two plain matrix products are much faster here than torch's fused attention, which gains

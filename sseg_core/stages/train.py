@@ -18,17 +18,19 @@ from torch import nn
 
 from sseg_core.artifacts import Artifact, ArtifactStore, Draft
 from sseg_core.checkpoint import WEIGHTS, load_step, save_step, save_weights
-from sseg_core.config import OptimConfig, TrainConfig
+from sseg_core.config import TrainConfig
 from sseg_core.data.augment import Augmentation
 from sseg_core.data.loader import make_loader
+from sseg_core.data.order import ShardSet
 from sseg_core.device import pick_device
 from sseg_core.errors import ArtifactError, TrainingError
 from sseg_core.losses.criterion import criterion
-from sseg_core.models.build import build_model, decay_groups
+from sseg_core.models.build import build_model
 from sseg_core.models.sseg import SSeg
 from sseg_core.structures import Batch, LossTerms
 from sseg_core.text.tokenizer import Tokenizer
 from sseg_core.tracking import SILENT, MetricsLog, Progress, Throughput, read_metrics
+from sseg_core.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ class _Trainer:
         """Train to the last step; return the rate in images per second."""
         config, steps = self.config, self.plan.steps
         batches = make_loader(
-            self.plan.shards,
+            [ShardSet(self.plan.shards, weight=1, name=self.plan.masks.reference)],
             config.loader,
             batch_size=config.batch_size,
             seed=config.seed,
@@ -219,8 +221,7 @@ class _Trainer:
     def train_step(self, batch: Batch, step: int) -> tuple[LossTerms, float, float]:
         """One optimiser step; returns the loss terms, the gradient norm and the learning rate."""
         rate = learning_rate(step, self.plan.steps, self.plan.warmup_steps, self.config.optim)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.optimizer, rate)
         batch = self.augment(batch.to(self.device))
         dtype = self.autocast_dtype
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
@@ -250,28 +251,6 @@ class _Trainer:
             f"All {len(keys)} keys are in {self.failure_path}. Lower optim.lr, or set "
             "precision=fp32; the run resumes from its last step checkpoint.",
         )
-
-
-def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW (S-Seg Table 5); no weight decay for norms, biases, embeddings and the temperature."""
-    decayed, plain = decay_groups(model)
-    return torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ],
-        lr=config.lr,
-        betas=config.betas,
-        fused=True,  # one pass over the memory instead of ten; the token table is large
-    )
-
-
-def learning_rate(step: int, steps: int, warmup_steps: int, config: OptimConfig) -> float:
-    """Linear warm-up to `config.lr`, then half a cosine to `config.min_lr` (S-Seg Table 5)."""
-    if step < warmup_steps:
-        return config.lr * (step + 1) / warmup_steps
-    done = (step - warmup_steps) / max(1, steps - warmup_steps)
-    return config.min_lr + (config.lr - config.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:

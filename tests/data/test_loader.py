@@ -16,9 +16,11 @@ import torch
 from PIL import Image
 
 from sseg_core.config import LoaderConfig
-from sseg_core.data import loader
+from sseg_core.data import loader, order, urls
 from sseg_core.data.images import encode_jpeg
+from sseg_core.data.batches import BatchMaker, with_fewer_words
 from sseg_core.data.loader import BatchStream, make_loader
+from sseg_core.data.order import SampleOrder, ShardSet
 from sseg_core.data.shards import Sample, pack_sample, write_tar
 from sseg_core.errors import DataError
 from sseg_core.structures import Batch
@@ -78,16 +80,29 @@ def write_shards(
     return shards
 
 
+def one_set(shards: Sequence[tuple[str, str | None]], weight: float = 1) -> ShardSet:
+    return ShardSet(tuple(shards), weight, "things:v1")
+
+
 def batches(
-    shards: list[tuple[str, str]],
+    shards: Sequence[tuple[str, str | None]],
     start: int,
     config: LoaderConfig = CONFIG,
     *,
     seed: int = 0,
     batch_size: int = 4,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Iterator[Batch]:
     return make_loader(
-        shards, config, batch_size=batch_size, seed=seed, start_batch=start, tokenizer=spell
+        [one_set(shards)],
+        config,
+        batch_size=batch_size,
+        seed=seed,
+        start_batch=start,
+        tokenizer=spell,
+        rank=rank,
+        world_size=world_size,
     )
 
 
@@ -124,12 +139,12 @@ def test_the_main_process_loads_like_one_worker(tmp_path: Path) -> None:
 
 def test_the_stream_survives_pickling(tmp_path: Path) -> None:
     """A worker that is spawned gets the stream as a pickle, and yields the same from it."""
-    shards = [(Path(pairs), Path(masks)) for pairs, masks in write_shards(tmp_path, [9])]
-    stream = BatchStream(
-        tuple(shards), CONFIG, batch_size=4, seed=0, start_batch=0, tokenizer=spell
-    )
+    order = SampleOrder((one_set(write_shards(tmp_path, [9])),), (9,), 0, 12, 7)
+    maker = BatchMaker(CONFIG, 4, spell)
+    stream = BatchStream(order, maker, start_batch=0, rank=0, world_size=1)
     copy = pickle.loads(pickle.dumps(stream))
-    assert contents(iter(copy), 3) == contents(iter(stream), 3)
+    first, second = ((delivery.content for delivery in each) for each in (copy, stream))
+    assert contents(first, 3) == contents(second, 3)
 
 
 def test_another_seed_gives_another_order(tmp_path: Path) -> None:
@@ -197,12 +212,12 @@ def test_word_dropout_leaves_out_words_but_never_all(dropout: float) -> None:
     """The words left are in their order, about the promised share of them, at least one."""
     rng = random.Random(0)
     words = ["house", "tree", "sun", "star", "minion", "boat"]
-    texts = [loader._with_fewer_words(" ".join(words), dropout, rng) for _ in range(500)]
+    texts = [with_fewer_words(" ".join(words), dropout, rng) for _ in range(500)]
     kept = [text.split() for text in texts]
     assert all(part and part == [word for word in words if word in part] for part in kept)
     share = sum(map(len, kept)) / (500 * len(words))
     assert share == pytest.approx(max(1 - dropout, 1 / len(words)), abs=0.03)
-    assert loader._with_fewer_words("", dropout, rng) == ""
+    assert with_fewer_words("", dropout, rng) == ""
 
 
 def test_dropped_words_reach_the_tokenizer_and_repeat_exactly(tmp_path: Path) -> None:
@@ -210,7 +225,7 @@ def test_dropped_words_reach_the_tokenizer_and_repeat_exactly(tmp_path: Path) ->
     shards = write_shards(tmp_path, [40])
     config = CONFIG.model_copy(update={"word_dropout": 0.5})
     first, second = (
-        next(make_loader(shards, config, batch_size=16, seed=3, start_batch=1, tokenizer=lengths))
+        next(make_loader([one_set(shards)], config, batch_size=16, seed=3, start_batch=1, tokenizer=lengths))
         for _ in range(2)
     )
     assert torch.equal(first.token_ids, second.token_ids)
@@ -221,7 +236,7 @@ def test_loading_leaves_the_global_generator_alone(tmp_path: Path) -> None:
     """A resumed run restores torch's generator, then opens the loader: no draw may be lost."""
     shards = write_shards(tmp_path, [12])
     state = torch.get_rng_state()
-    next(make_loader(shards, CONFIG, batch_size=4, seed=0, start_batch=2, tokenizer=spell))
+    next(make_loader([one_set(shards)], CONFIG, batch_size=4, seed=0, start_batch=2, tokenizer=spell))
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -238,7 +253,8 @@ def test_only_nouns_and_verbs_reach_the_tokenizer(tmp_path: Path) -> None:
     write_tar(tmp_path / "m.tar", [("s0.mask.png", mask_png(0))])
     config = CONFIG.model_copy(update={"caption_words": "nouns_verbs"})
     shards = [(str(tmp_path / "p.tar"), str(tmp_path / "m.tar"))]
-    next(make_loader(shards, config, batch_size=2, seed=0, start_batch=0, tokenizer=record))
+    sets = [one_set(shards)]
+    next(make_loader(sets, config, batch_size=2, seed=0, start_batch=0, tokenizer=record))
     assert texts == ["dog runs grass"] * 2
 
 
@@ -274,12 +290,12 @@ def test_an_empty_stream_is_an_error(tmp_path: Path, workers: int) -> None:
     shards = write_shards(tmp_path, [5], without_mask=range(5))
     with pytest.raises(DataError, match=r"None of the 1 shards .*no mask: "):
         next(batches(shards, 0, config))
-    with pytest.raises(DataError, match="All 4 samples of a batch are unusable"):
+    with pytest.raises(DataError, match=r"12 samples in a row are unusable \(truncated: 12\)"):
         next(batches(write_shards(tmp_path, [4], corrupt=range(4)), 0, config))
     with pytest.raises(DataError, match="no shards"):
         batches([], 0, config)
     missing = str(tmp_path / "none.tar")
-    with pytest.raises(DataError, match="Cannot read the shard"):
+    with pytest.raises(DataError, match=r"None of the 1 shards of things:v1 .*none\.tar"):
         next(batches([(missing, missing)], 0, config))
 
 

@@ -13,10 +13,21 @@ from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 
 from sseg_core.artifacts import Artifact, ArtifactStore
-from sseg_core.checkpoint import WEIGHTS
-from sseg_core.config import LoaderConfig, TrainConfig
+from sseg_core.checkpoint import WEIGHTS, save_weights
+from sseg_core.config import (
+    BackboneConfig,
+    DecoderConfig,
+    LoaderConfig,
+    MasksConfig,
+    ModelConfig,
+    PseudomaskConfig,
+    TextConfig,
+    TrainConfig,
+    build_config,
+)
 from sseg_core.errors import ArtifactError, ConfigError, DataError
-from sseg_core.inference.segmenter import Segmenter, default_image_size
+from sseg_core.inference.segmenter import Segmenter, default_image_size, give_segments
+from sseg_core.models.build import build_model
 from sseg_core.structures import MaskOutput
 
 WORDS = ("dark", "bright", "absent")
@@ -251,6 +262,25 @@ def test_a_checkpoint_alone_is_enough_to_segment(
     assert all(np.array_equal(first.probabilities, other.probabilities) for other in others)
 
 
+def test_a_warm_start_is_not_needed_again(
+    store: ArtifactStore, make_checkpoint: Callable[[ArtifactStore], Artifact]
+) -> None:
+    """The file that training started from may be gone, and the hub out of reach."""
+    cold = make_checkpoint(store)
+    values = cold.manifest.config
+    for start in ({"weights": "/gone.safetensors"}, {"pretrained": True}):
+        backbone = {**values["model"]["backbone"], **start}
+        config = {**values, "model": {**values["model"], "backbone": backbone}}
+        with store.draft("checkpoint", "warm", config) as draft:
+            (draft.path / WEIGHTS).write_bytes(cold.file(WEIGHTS).read_bytes())
+            draft.publish({"steps": 0})
+        segmenter = Segmenter.load("warm", store=store, device="cpu")
+        expected = Segmenter.load("random", store=store, device="cpu")
+        names, image = ["cat", "dog"], _halves(20, 30)
+        probabilities = segmenter.segment(image, names).probabilities
+        assert np.array_equal(probabilities, expected.segment(image, names).probabilities)
+
+
 def test_a_batch_gives_what_single_images_give(
     store: ArtifactStore, make_checkpoint: Callable[[ArtifactStore], Artifact]
 ) -> None:
@@ -303,3 +333,86 @@ def test_a_pillow_image_is_taken_like_a_file(
         from_memory = segmenter.segment(picture, ["cat", "dog"])
         assert np.array_equal(from_file.image, from_memory.image)
         assert np.array_equal(from_file.label_map, from_memory.label_map)
+
+
+# --- with a network that reads pseudo-masks -----------------------------------------------------
+
+_MASKS = PseudomaskConfig(features="lab", masks=4, image_size=48, grid=16)
+
+
+_B2 = TrainConfig(
+    masks=MasksConfig(generator=_MASKS),
+    model=ModelConfig(
+        architecture="pseudomask_vit",
+        backbone=BackboneConfig(
+            name="vit_tiny_patch16_224",
+            out_indices=(-1,),
+            options={"patch_size": 8, "img_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2},
+        ),
+        decoder=DecoderConfig(num_queries=4),
+        text=TextConfig(layers=1, width=32, heads=2, context_length=8),
+        embed_dim=16,
+    ),
+    loader=LoaderConfig(load_size=32, crop_size=32),
+)
+"""Baseline 2 at the size of a test."""
+
+
+@pytest.fixture
+def reading_masks(store: ArtifactStore) -> Segmenter:
+    """An untrained baseline 2, published and loaded."""
+    torch.manual_seed(0)
+    with store.draft("checkpoint", "b2", _B2.model_dump(mode="json")) as draft:
+        save_weights(build_model(_B2.model), draft.path / WEIGHTS)
+        draft.publish({"steps": 0})
+    return Segmenter.load("b2", store=store, device="cpu")
+
+
+def _quarters() -> np.ndarray:
+    """Four plain colours, 64 x 96."""
+    image = np.zeros((64, 96, 3), np.uint8)
+    image[:32, :48], image[:32, 48:], image[32:, :48] = (220, 30, 30), (30, 200, 40), (30, 40, 210)
+    return image
+
+
+def test_segments_are_made_at_inference_and_get_one_class_each(reading_masks: Segmenter) -> None:
+    """Each colour of the picture is one segment, so it has one class and one probability."""
+    result = reading_masks.segment(_quarters(), ["house", "tree", "sky", "grass"])
+    seen = set()
+    for rows in (slice(0, 30), slice(34, 64)):
+        for columns in (slice(0, 46), slice(50, 96)):
+            assert len(np.unique(result.label_map[rows, columns])) == 1
+            probabilities = result.probabilities[rows, columns]
+            assert np.ptp(probabilities) < 1e-5
+            seen.add(round(float(probabilities[0, 0]), 5))
+    assert len(seen) == 4
+
+
+def test_segments_do_not_depend_on_the_rest_of_the_batch(reading_masks: Segmenter) -> None:
+    """Images segmented together have the label maps of images segmented alone."""
+    images = [np.random.default_rng(3).integers(0, 256, (40, 60, 3), dtype=np.uint8), _quarters()]
+    images.append(images[0][::-1].copy())
+    names = ["cat", "dog", "sky"]
+    for image, result in zip(images, reading_masks.segment_batch(images, names), strict=True):
+        alone = reading_masks.segment(image, names)
+        assert (result.label_map == alone.label_map).mean() > 0.99
+
+
+def test_more_segments_than_the_network_takes_are_refused() -> None:
+    """They would belong to no segment, and go without a class."""
+    model = build_model(_B2.model)
+    give_segments(model, _MASKS)
+    with pytest.raises(ConfigError, match="up to 5 segments, but the network takes 4"):
+        give_segments(model, _MASKS.model_copy(update={"masks": 5}))
+
+
+def test_a_network_of_its_own_masks_is_given_none(
+    store: ArtifactStore, make_checkpoint: Callable[[ArtifactStore], Artifact]
+) -> None:
+    """For S-Seg the generator is not even built: its weights may be out of reach."""
+    values = make_checkpoint(store).manifest.config
+    config = build_config(TrainConfig, values).masks.generator
+    absent = config.model_copy(update={"features": "dino_vits8", "weights": "/gone.pth"})
+    model = build_model(build_config(TrainConfig, values).model)
+    give_segments(model, absent)
+    assert not hasattr(model, "segmenter")

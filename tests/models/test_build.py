@@ -1,4 +1,4 @@
-"""From a configuration to a network and its parameter groups."""
+"""From a configuration to a network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sseg_core.config import BackboneConfig, DecoderConfig, ModelConfig, TextConfig
-from sseg_core.models.build import build_model, decay_groups
+from sseg_core.models.build import build_model
 from sseg_core.models.sseg import SSeg
 
 
@@ -32,36 +32,6 @@ def test_a_swin_network_runs_from_pixels_to_similarities(swin: SSeg) -> None:
     output = swin(torch.rand(2, 3, 50, 70), torch.tensor([[1, 49407], [2, 49407]]))
     assert output.masks.mask_logits.shape == (2, 3, 13, 18)
     assert output.image_features.shape == output.text_features.shape == (2, 8)
-
-
-def test_every_parameter_is_in_one_group(swin: SSeg) -> None:
-    """The two groups together are the parameters of the model, none twice."""
-    decayed, others = decay_groups(swin)
-    ids = [id(parameter) for parameter in (*decayed, *others)]
-    assert len(ids) == len(set(ids))
-    assert {id(parameter) for parameter in swin.parameters()} == set(ids)
-
-
-def test_vectors_and_positions_are_not_decayed(swin: SSeg) -> None:
-    """No decay for biases, norms, the temperature and position tables; decay for the rest."""
-    names = {id(parameter): name for name, parameter in swin.named_parameters()}
-    decayed, others = ({names[id(p)] for p in group} for group in decay_groups(swin))
-    assert {
-        "logit_scale",
-        "mask_decoder.query_position",
-        "text_encoder.position_embedding",
-        "backbone.body.layers_0.blocks.0.attn.relative_position_bias_table",
-        "backbone.norms.0.weight",
-        "mask_projection.0.bias",
-    } <= others
-    assert {
-        "text_encoder.token_embedding.weight",
-        "backbone.body.patch_embed.proj.weight",
-        "pixel_decoder.pixel_embedding.weight",
-        "mask_decoder.layers.0.cross_attention.query.weight",
-        "mask_projection.0.weight",
-    } <= decayed
-    assert not [name for name in decayed if name.endswith("bias")]
 
 
 def test_the_default_network_is_the_papers() -> None:

@@ -66,7 +66,7 @@ def test_lab_tells_colours_apart_more_than_shades() -> None:
 @pytest.mark.parametrize("name", sorted(VITS))
 def test_every_short_name_is_a_model_with_weights_on_the_hub(name: str) -> None:
     """timm knows the model and its repository; the patch size is the number in the short name."""
-    timm_name = VITS[name].timm_name
+    timm_name = VITS[name]
     assert timm_name in timm.list_pretrained()
     assert timm.get_pretrained_cfg(timm_name).hf_hub_id == f"timm/{timm_name}"
     with torch.device("meta"):
@@ -79,7 +79,8 @@ def test_supervision_and_licence_are_known() -> None:
     """As in the Sup. column of Table 1; the licence is what timm states."""
     expected = {"rgb": "none", "imagenet_vits16": "label", "groupvit": "text", "dino_vits8": "self"}
     assert {name: supervision(name) for name in expected} == expected
-    assert supervision("timm:vit_base_patch16_224.mae") is None
+    assert supervision("timm:vit_base_patch16_224.mae") == "self"
+    assert supervision("timm:nothing") is None
     assert licence("dino_vits8") == "apache-2.0"
     assert licence("timm:vit_base_patch16_224.mae") == "cc-by-nc-4.0"
     assert licence("dinov3_vits16") == "dinov3-license"

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from sseg_core.config import PseudomaskConfig
 from sseg_core.errors import ArtifactError
+from sseg_core.models.backbone_weights import load_timm_weights
 from sseg_core.pseudomask.features import build_features, weights_at_hand
 from sseg_core.pseudomask.hub import WEIGHT_NAMES, fetch_file
-from sseg_core.pseudomask.vit_weights import load_vit_weights
 
 TINY = "test_vit"
 REPOSITORY = "timm/test_vit.r160_in1k"  # where timm has the weights of it
@@ -78,7 +78,7 @@ def test_published_formats_load_to_the_same_model(name: str, tmp_path: Path) -> 
     source = _model()
     torch.save(FORMATS[name](_tensors(source)), tmp_path / "weights.pth")
     target = _model(seed=1)
-    load_vit_weights(target, tmp_path / "weights.pth")
+    load_timm_weights(target, tmp_path / "weights.pth")
     for key, tensor in source.state_dict().items():
         assert torch.equal(target.state_dict()[key], tensor), key
 
@@ -89,7 +89,7 @@ def test_a_classifier_file_is_used_without_its_heads(name: str, tmp_path: Path) 
     source = _model(name, num_classes=10)
     save_file(_tensors(source), tmp_path / "classifier.safetensors")
     target = _model(name, seed=1)
-    load_vit_weights(target, tmp_path / "classifier.safetensors")
+    load_timm_weights(target, tmp_path / "classifier.safetensors")
     for key, tensor in target.state_dict().items():
         assert torch.equal(tensor, source.state_dict()[key]), key
 
@@ -100,7 +100,7 @@ def test_position_embeddings_are_resampled_for_another_size(tmp_path: Path) -> N
     source.pos_embed.data[:] = torch.arange(64.0)
     save_file(_tensors(source), tmp_path / "weights.safetensors")
     target = _model(img_size=64)
-    load_vit_weights(target, tmp_path / "weights.safetensors")
+    load_timm_weights(target, tmp_path / "weights.safetensors")
     assert target.pos_embed.shape == (1, 1 + 4 * 4, 64)
     expected = torch.arange(64.0).expand_as(target.pos_embed)
     torch.testing.assert_close(target.pos_embed.data, expected)
@@ -111,19 +111,19 @@ def test_a_wrong_file_is_refused_by_its_first_wrong_tensor(tmp_path: Path) -> No
     path = tmp_path / "weights.safetensors"
     save_file(_tensors(_model("test_vit2")), path)
     with pytest.raises(ArtifactError, match="lacks the tensor 'cls_token'"):
-        load_vit_weights(_model(), path)
+        load_timm_weights(_model(), path)
     save_file(_tensors(_model(embed_dim=96)), path)
     with pytest.raises(ArtifactError, match=r"'patch_embed.proj.weight' has shape \[96, 3"):
-        load_vit_weights(_model(), path)
+        load_timm_weights(_model(), path)
     save_file(_tensors(_model(patch_size=8, img_size=80)), path)
     with pytest.raises(ArtifactError, match=r"shape \[64, 3, 8, 8\].*needs \[64, 3, 16, 16\]"):
-        load_vit_weights(_model(), path)
+        load_timm_weights(_model(), path)
     save_file({"conv1.weight": torch.ones(1), "register_tokens": torch.ones(1)}, path)
     with pytest.raises(ArtifactError, match="lacks the tensor 'cls_token'"):
-        load_vit_weights(_model(), path)
+        load_timm_weights(_model(), path)
     save_file({**_tensors(_model()), "extra": torch.ones(1)}, path)
     with pytest.raises(ArtifactError, match="holds the tensor 'extra'"):
-        load_vit_weights(_model(), path)
+        load_timm_weights(_model(), path)
 
 
 def test_an_unreadable_file_is_one_sentence(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_biases_are_never_dropped_in_silence(tmp_path: Path, capfd: Any) -> None
     }
     torch.save(tensors, tmp_path / "dinov3.pth")
     with pytest.raises(ArtifactError, match="biases") as error:
-        load_vit_weights(_model("vit_small_patch16_dinov3"), tmp_path / "dinov3.pth")
+        load_timm_weights(_model("vit_small_patch16_dinov3"), tmp_path / "dinov3.pth")
     assert "_qkvb" in error.value.hint
     assert capfd.readouterr().out == ""  # timm's converter prints
 

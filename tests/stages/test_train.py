@@ -1,44 +1,16 @@
-"""The schedule, the optimiser and the plan of `sseg train`."""
+"""The plan of `sseg train`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-import torch
 
 from sseg_core.artifacts import Artifact, ArtifactStore
 from sseg_core.config import OptimConfig, TrainConfig
 from sseg_core.errors import ArtifactError
-from sseg_core.models.build import build_model
 from sseg_core.recipes import tiny
-from sseg_core.stages.train import learning_rate, make_optimizer, plan
-
-
-def test_the_schedule_is_torchs_cosine_after_a_linear_warmup() -> None:
-    """Step by step equal to CosineAnnealingLR behind the warm-up."""
-    config = OptimConfig(lr=0.1, min_lr=0.01)
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([parameter], lr=0.1)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=90, eta_min=0.01)
-    rates = [learning_rate(step, 100, 10, config) for step in range(100)]
-    assert rates[:10] == pytest.approx([0.01 * (step + 1) for step in range(10)])
-    for rate in rates[10:]:
-        assert rate == pytest.approx(cosine.get_last_lr()[0])
-        optimizer.step()
-        cosine.step()
-    assert learning_rate(0, 1, 0, config) == 0.1
-
-
-def test_only_weights_are_decayed() -> None:
-    """Norms, biases, positions and the temperature are in the group without decay."""
-    model = build_model(tiny().model)
-    decayed, plain = make_optimizer(model, OptimConfig(weight_decay=0.05)).param_groups
-    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.05, 0.0)
-    plain_ids = {id(p) for p in plain["params"]}
-    assert id(model.logit_scale) in plain_ids
-    assert all(p.ndim > 1 for p in decayed["params"])
-    assert len(decayed["params"]) + len(plain_ids) == len(list(model.parameters()))
+from sseg_core.stages.train import plan
 
 
 def make_masks(store: ArtifactStore, images: int) -> Artifact:
