@@ -41,6 +41,9 @@ INTERRUPT_GRACE_S = 10.0
 FAILURE_GRACE_S = 5.0
 """How long the ranks may take to leave after one of them failed: they wait for it in vain."""
 
+START_S: Final = 60.0
+"""How long the processes may take to import torch, at most."""
+
 POLL_S: Final = 0.1
 RESUMES: Final = "Run the same command: it resumes from its last step checkpoint."
 ELSEWHERE: Final = "If another node shows an error as well, the first of them is the cause."
@@ -78,7 +81,7 @@ def launch(
         stack.enter_context(_quiet())
         stack.enter_context(_environment(plan.processes))
         config = _launch_config(plan, folder, received, on_message)
-        on_message(f"Starting {plan.processes} processes.")
+        on_message(f"Starting {plan.processes} process{'es' if plan.processes > 1 else ''}.")
         elastic = _start(config, Job(worker, args, folder, os.getpid()))
         _watch(elastic, folder, received)
         return _result(elastic, folder, received, plan)
@@ -107,6 +110,7 @@ def _watch(
 ) -> None:
     """Wait for the end of all ranks of this node; pass on signals, and end who does not leave."""
     passed_on: dict[int, int] = {}
+    begin = time.monotonic()
     deadline = float("inf")
     noticed: set[str] = set()
     while elastic not in wait([elastic], POLL_S).done:
@@ -133,6 +137,9 @@ def _watch(
         ends = signal.SIGTERM in received or signal.SIGINT in received
         if ends and not multiprocessing.active_children():
             return  # still waiting for other nodes
+        # torch waits without end for a program at the port that is not its own.
+        if not pids and time.monotonic() - begin > rendezvous.TIMEOUT_S + START_S:
+            return
 
 
 def _result(
@@ -146,6 +153,7 @@ def _result(
 
     if signal.SIGINT in received or not elastic.done():
         _raise_if_ended(received)
+        raise rendezvous.nodes_missing(plan.rendezvous, plan.nodes)
     try:
         values = elastic.result()
     except ChildFailedError as error:
@@ -196,7 +204,7 @@ def _raise_first_failure(
         raise TrainingError(f"Rank {rank} ended with exit code {end.exitcode}.", hint)
     first = failures[0]
     raise TrainingError(
-        f"Rank {first.rank} failed with {first.summary}",
+        f"Rank {first.rank} failed with {first.summary.rstrip('.')}.",
         f"sseg --debug shows its traceback. {hint}",
     ) from _WorkerError(first.trace)
 

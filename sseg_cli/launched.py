@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import signal
@@ -71,6 +72,8 @@ def run_rank(job: Job[T]) -> T | Stopped | None:
     """
     rank = int(os.environ["RANK"])
     _take_signals(job.launcher)
+    # The processes of a loader start in the way of the system again, not in that of this process.
+    multiprocessing.set_start_method(None, force=True)
     running = job.folder / f"{rank}.pid"
     _write(running, str(os.getpid()).encode())
     try:

@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final
 
 from sseg_core.errors import ConfigError
@@ -71,8 +70,6 @@ def is_hosted_here(place: Rendezvous) -> bool:
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
                 return False  # an address of another machine
-            if error.errno == errno.EADDRINUSE and _is_store(place):
-                return False  # of another node of this job, on this machine
             raise ConfigError(
                 f"Port {place.port} of --rendezvous cannot be used on this machine: "
                 f"{error.strerror}.",
@@ -110,17 +107,3 @@ def nodes_missing(place: Rendezvous | None, nodes: int) -> ConfigError:
         f"Not all of the {nodes} nodes came to {place} within {TIMEOUT_S} s.",
         "Run the same command on every node, and let them reach this port.",
     )
-
-
-def _is_store(place: Rendezvous) -> bool:
-    """Return whether torch's key-value store answers there."""
-    from torch.distributed import (  # type: ignore[attr-defined] # torch does not re-export it
-        DistError,
-        TCPStore,
-    )
-
-    try:
-        TCPStore(place.host, place.port, is_master=False, timeout=timedelta(seconds=PROBE_S))
-    except (DistError, RuntimeError, ValueError, TimeoutError):
-        return False
-    return True

@@ -43,7 +43,7 @@ class TrainingError(SsegError):
     """A training run that must not go on, for example after a non-finite loss."""
 
 
-class Stopped(SsegError):
+class Stopped(SsegError):  # noqa: N818 - nothing went wrong
     """A run that a signal ended; what it has done is kept, and the same command goes on."""
 
 

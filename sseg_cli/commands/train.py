@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,24 +19,54 @@ from sseg_cli.options import (
     settings_of,
 )
 
+if TYPE_CHECKING:
+    from sseg_core.config import TrainConfig
+
 EXAMPLES = """Examples:
 
 sseg train --recipe tiny
 
 sseg train --recipe small --masks pairs-mini --set steps=300 --set batch_size=16
 
-sseg train --recipe paper --dry-run
+sseg train --recipe paper --masks cc3m=1,cc12m=4 --gpus 8 --set micro_batch_size=256
+
+sseg train --recipe paper --gpus 8 --nodes 4 --rendezvous host0:29500
+
+sseg train --recipe paper --gpus 8 --dry-run
 """
 
 
 def train(
     context: typer.Context,
     recipe: Annotated[
-        str, typer.Option("--recipe", help="Configuration to start from: tiny, small or paper.")
+        str,
+        typer.Option(
+            "--recipe", help="Configuration to start from: tiny, small, paper or pseudomask_vit."
+        ),
     ] = "tiny",
     masks: Annotated[
         str | None,
-        typer.Option("--masks", metavar="REF", help="Masks to train on. Default: the newest."),
+        typer.Option(
+            "--masks",
+            metavar="REF",
+            help="Masks to train on, or several by weight: a=1,b=3. Default: the newest.",
+        ),
+    ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option("--gpus", metavar="N", min=1, help="One process on each of N GPUs."),
+    ] = None,
+    procs: Annotated[
+        int | None,
+        typer.Option("--procs", metavar="N", min=1, help="N processes share the CPU's cores."),
+    ] = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option("--nodes", metavar="M", min=1, help="M machines run this same command."),
+    ] = None,
+    rendezvous: Annotated[
+        str | None,
+        typer.Option("--rendezvous", metavar="HOST:PORT", help="Where the machines meet."),
     ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -46,30 +77,94 @@ def train(
 ) -> None:
     """Train a segmenter from captioned images and their pseudo-masks.
 
-    The same command run again resumes an interrupted run from its last step checkpoint.
+    The same command run again resumes an interrupted run from its last step checkpoint, on any
+    number of processes. SIGUSR1 writes a checkpoint; SIGTERM and Ctrl-C write one and end.
     """
-    from sseg_cli.console import show_artifact, show_plan, show_progress
+    from sseg_cli.console import show_artifact, show_note, show_plan
+    from sseg_cli.process_plan import plan_processes
     from sseg_core.recipes import recipe as named
 
     configuration = configured(named(recipe), config, set_)
     if masks is not None:
         chosen = changed(configuration.masks, stored=masks)
         configuration = configuration.model_copy(update={"masks": chosen})
+    processes = plan_processes(gpus, procs, nodes, rendezvous)
+    root = settings_of(context).store
+    if dry_run:
+        count = 1 if processes is None else processes.processes * processes.nodes
+        values, inputs = _planned(configuration, root, count)
+        show_plan("train", values, inputs, as_json=as_json)
+        return
+    if processes is None:
+        folder, rank = _train(configuration, root, name, device)
+        if rank != 0:
+            return  # the first rank tells
+    else:
+        from sseg_cli.launch import launch
+
+        kind = "cuda" if processes.on_gpus else "cpu"
+        work = (configuration, root, name, kind)
+        folder, _ = launch(_train, work, processes, show_note)
+    from sseg_core.artifacts import read_artifact
+
+    next_step = 'sseg predict PHOTO.jpg --classes "house, tree"'
+    show_artifact(read_artifact(folder), next_step, as_json=as_json)
+
+
+def _train(
+    configuration: TrainConfig, root: Path, name: str | None, device: str
+) -> tuple[Path, int]:
+    """Train in this process, alone or as the rank that its environment names.
+
+    Returns the folder of the checkpoint, and the rank.
+    """
+    import torch
+
+    from sseg_cli.dashboard import show_training
+    from sseg_core.artifacts import ArtifactStore
+    from sseg_core.cluster import device_of_rank, join_environment, world_from_environment
+    from sseg_core.device import pick_device
+    from sseg_core.distributed import process_group
+    from sseg_core.stages import train as stage
+    from sseg_core.tracking import SILENT
+
+    store = ArtifactStore(root)
+    world = world_from_environment()
+    if world is None:
+        with show_training() as progress:
+            made = stage.run(configuration, store, name=name, device=device, progress=progress)
+        return made.path, 0
+    if device in {"auto", "cuda"}:
+        device = device_of_rank(world, torch.cuda.device_count())
+    join_environment(world)
+    with process_group(pick_device(device)):
+        if world.rank != 0:
+            made = stage.run(configuration, store, name=name, device=device, progress=SILENT)
+            return made.path, world.rank
+        with show_training() as progress:
+            made = stage.run(configuration, store, name=name, device=device, progress=progress)
+    return made.path, 0
+
+
+def _planned(
+    configuration: TrainConfig, root: Path, processes: int
+) -> tuple[TrainConfig, dict[str, object]]:
+    """Return the resolved configuration and the facts of a run."""
+    from sseg_core.artifacts import ArtifactStore
+    from sseg_core.models.supervision import warm_start_note
     from sseg_core.stages import train as stage
 
-    store = settings_of(context).open_store()
-    if dry_run:
-        plan = stage.plan(configuration, store)
-        inputs = {
-            "masks": plan.masks.reference,
-            "pairs": plan.pairs.reference,
-            "images": plan.images,
-            "steps": plan.steps,
-            "warmup_steps": plan.warmup_steps,
-        }
-        show_plan("train", plan.config, inputs, as_json=as_json)
-        return
-    with show_progress() as progress:
-        artifact = stage.run(configuration, store, name=name, device=device, progress=progress)
-    next_step = 'sseg predict PHOTO.jpg --classes "house, tree"'
-    show_artifact(artifact, next_step, as_json=as_json)
+    plan = stage.plan(configuration, ArtifactStore(root))
+    share = stage.share_of_batch(plan.config, processes)
+    inputs: dict[str, object] = {
+        "inputs": ", ".join(plan.inputs.references),
+        "images": plan.inputs.images,
+        "steps": plan.steps,
+        "warmup_steps": plan.warmup_steps,
+        "processes": processes,
+        "micro_batch_size": share.micro_batch_size,
+        "micro_batches": share.micro_batches,
+    }
+    if note := warm_start_note(plan.config.model.backbone):
+        inputs["note"] = note
+    return plan.config, inputs

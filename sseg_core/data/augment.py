@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from kornia.augmentation import (
@@ -71,7 +72,8 @@ class Augmentation:
         crops = self._crop.forward_parameters(images.shape)["src"].int().tolist()
         flips = (self._flip.forward_parameters(images.shape)["batch_prob"] > 0).tolist()
         side = self._side
-        images_B3SS = images.new_empty(len(images), 3, side, side, dtype=torch.float32)
+        # NumPy asks for large pages of memory; the small ones would cost as much as the rest.
+        images_B3SS = torch.from_numpy(np.empty((len(images), 3, side, side), np.float32))
         maps_BSS = None if label_maps is None else label_maps.new_empty(len(images), side, side)
         threads = torch.get_num_threads()
         use_one_thread()  # starting others takes longer than one image

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from sseg_core.data.images import ImageError
+from sseg_core.data.images import ImageError, RGBImage
 from sseg_core.errors import DataError
 from sseg_core.evaluation.boundary import BoundaryF
 from sseg_core.evaluation.examples import Benchmark, Example
 from sseg_core.evaluation.metrics import ConfusionMatrix
+from sseg_core.evaluation.protocol import SegmentationProtocol
+from sseg_core.inference.segmenter import Segmenter
 from sseg_core.structures import IGNORE_LABEL
 from sseg_core.tracking import SILENT, Progress
 
@@ -68,6 +70,21 @@ def model_predictor(
         return [label_map + np.int16(first) for label_map in label_maps]
 
     return predict
+
+
+def segmenter_predictor(
+    segmenter: Segmenter, protocol: SegmentationProtocol, benchmark: Benchmark
+) -> Predictor:
+    """Return the predictor that asks a trained model under a protocol."""
+
+    def segment(images: Sequence[RGBImage], class_names: Sequence[str]) -> list[LabelMap]:
+        results = segmenter.segment_batch(
+            images, class_names, threshold=protocol.threshold, image_size=protocol.short_side
+        )
+        return [result.label_map for result in results]
+
+    exclude = protocol.background == "exclude"
+    return model_predictor(segment, benchmark, exclude_background=exclude)
 
 
 def evaluate(

@@ -14,6 +14,7 @@ from torch import Tensor
 from sseg_core.artifacts import Artifact, ArtifactStore
 from sseg_core.checkpoint import WEIGHTS, load_weights
 from sseg_core.config import MAX_PIXELS, PseudomaskConfig, TrainConfig, build_config
+from sseg_core.data.batches import trimmed
 from sseg_core.data.images import RGBImage, read_image, resize_image, to_rgb
 from sseg_core.device import pick_device
 from sseg_core.errors import ConfigError, DataError
@@ -207,7 +208,8 @@ class Segmenter:
         key = (self.template, names)
         if key not in self._texts:
             texts = [fill_template(self.template, name) for name in names]
-            ids = torch.from_numpy(self._tokenizer(texts)).to(next(self._model.parameters()).device)
+            ids = torch.from_numpy(trimmed(self._tokenizer(texts)))
+            ids = ids.to(next(self._model.parameters()).device)
             parts = [self._model.encode_texts(part) for part in torch.split(ids, _TEXTS_AT_ONCE)]
             if len(self._texts) >= _CACHED_VOCABULARIES:
                 self._texts.pop(next(iter(self._texts)))  # the oldest

@@ -5,6 +5,8 @@ Shapes are in the legend of `structures.py`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from sseg_core.distributed import sum_over_ranks, world_size
 from sseg_core.losses.contrastive import contrastive_loss
 from sseg_core.losses.mask import dice_loss, focal_loss
 from sseg_core.losses.mask_targets import mask_targets
-from sseg_core.losses.matcher import Matching, match, matching_costs
+from sseg_core.losses.matcher import SentCosts, match, matching_costs, send_costs
 from sseg_core.structures import LossTerms, MaskLosses, MaskOutput, MaskTargets, SegmenterOutput
 
 
@@ -31,13 +33,19 @@ def criterion(
         num_segments: all ids are below it, but for `IGNORE_LABEL`.
         config: the weights.
     """
-    size = output.masks.mask_logits.shape[-2:]
-    present = count_masks(label_maps, (size[0], size[1]), num_segments)
-    masks = mask_losses(output.masks, label_maps, num_segments, config, masks_per_rank(present))
+    pending = None
+    if config.mask > 0:
+        pending = _start_matching(output.masks, label_maps, num_segments, config)
     with torch.autocast(output.image_features.device.type, enabled=False):
+        # While the costs travel: a GPU has this to do, and the ranks' features to exchange.
         contrastive = contrastive_loss(
             output.image_features.float(), output.text_features.float(), output.logit_scale.float()
         )
+    if pending is None:
+        masks = _no_mask_losses(output.masks)
+    else:
+        num_masks = masks_per_rank(pending.targets.present.sum())
+        masks = _matched_losses(pending, config, num_masks)
     return LossTerms(
         total=masks.total + config.contrastive * contrastive,
         contrastive=contrastive,
@@ -91,36 +99,56 @@ def mask_losses(
         num_masks: what the sums over masks are divided by, see `masks_per_rank`.
     """
     if config.mask == 0:
-        # A zero with a graph: every parameter has a gradient, which its average over ranks needs.
-        nothing = masks.mask_logits[:0].float().sum()
-        return MaskLosses(total=nothing, dice=nothing, focal=nothing)
+        return _no_mask_losses(masks)
+    pending = _start_matching(masks, label_maps, num_segments, config)
+    return _matched_losses(pending, config, num_masks)
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """Mask losses whose matching costs are on their way to the host."""
+
+    layers: tuple[Tensor, ...]  # [B, Q, h, w] each, the last decoder layer first
+    targets: MaskTargets
+    costs: SentCosts
+
+
+def _start_matching(
+    masks: MaskOutput, label_maps: Tensor, num_segments: int, config: LossConfig
+) -> _Pending:
+    auxiliary = masks.auxiliary_mask_logits if config.auxiliary else ()
+    layers = (masks.mask_logits, *auxiliary)
+    h, w = masks.mask_logits.shape[-2:]
     with torch.autocast(masks.mask_logits.device.type, enabled=False):
-        layers = [masks.mask_logits.float()]
-        if config.auxiliary:
-            layers += [logits.float() for logits in masks.auxiliary_mask_logits]
-        h, w = layers[0].shape[-2:]
         targets = mask_targets(label_maps, (h, w), num_segments)
         costs = [matching_costs(logits, targets, config) for logits in layers]
-        matching = match(costs, targets.present)
-        losses = torch.stack(
-            [_layer_losses(logits, targets, matching, i) for i, logits in enumerate(layers)]
-        )
-        losses = losses / num_masks
-        dice, focal = losses.sum(0)
-        total = config.mask * (config.dice * dice + config.focal * focal)
-    return MaskLosses(total=total, dice=losses[0, 0], focal=losses[0, 1])
+        return _Pending(layers, targets, send_costs(costs, targets.present))
 
 
-def _layer_losses(
-    mask_logits_BQhw: Tensor, targets: MaskTargets, matching: Matching, layer: int
-) -> Tensor:
-    """Return [2]: the sums of dice and focal loss over the masks of one layer."""
-    # One flat index_select: its backward is a scatter of distinct rows, with no sort.
-    rows = matching.images * mask_logits_BQhw.shape[1] + matching.queries[layer]
-    logits_Phw = mask_logits_BQhw.flatten(0, 1).index_select(0, rows)
-    slots = matching.images * targets.masks.shape[1] + matching.masks[layer]
-    masks_Phw = targets.masks.flatten(0, 1).index_select(0, slots)
-    valid_Phw = targets.valid.index_select(0, matching.images)
-    dice = dice_loss(logits_Phw, masks_Phw, valid_Phw).sum()
-    focal = focal_loss(logits_Phw, masks_Phw, valid_Phw).sum()
-    return torch.stack([dice, focal])
+def _matched_losses(pending: _Pending, config: LossConfig, num_masks: Tensor) -> MaskLosses:
+    """Wait for the costs, match, and return the losses of the pairs (P to a layer, of l layers)."""
+    matching, targets = match(pending.costs), pending.targets
+    with torch.autocast(targets.masks.device.type, enabled=False):
+        Q, K = pending.layers[0].shape[1], targets.masks.shape[1]
+        # Flat index_selects: their backward is a scatter of distinct rows, with no sort. Only
+        # rows that count become fp32.
+        rows_lP = matching.images * Q + matching.queries
+        logits_lPhw = torch.stack(
+            [
+                logits.flatten(0, 1).index_select(0, rows_P)
+                for logits, rows_P in zip(pending.layers, rows_lP, strict=True)
+            ]
+        ).float()
+        slots_lP = matching.images * K + matching.masks
+        masks_lPhw = targets.masks.flatten(0, 1).index_select(0, slots_lP.flatten())
+        masks_lPhw = masks_lPhw.view_as(logits_lPhw)
+        valid_Phw = targets.valid.index_select(0, matching.images)
+        dice_l = dice_loss(logits_lPhw, masks_lPhw, valid_Phw).sum(1) / num_masks
+        focal_l = focal_loss(logits_lPhw, masks_lPhw, valid_Phw).sum(1) / num_masks
+        total = config.mask * (config.dice * dice_l + config.focal * focal_l).sum()
+    return MaskLosses(total=total, dice=dice_l[0], focal=focal_l[0])
+
+
+def _no_mask_losses(masks: MaskOutput) -> MaskLosses:
+    nothing = masks.mask_logits.new_zeros((), dtype=torch.float32)
+    return MaskLosses(total=nothing, dice=nothing, focal=nothing)

@@ -1,6 +1,7 @@
 """Dice and focal loss of matched masks (S-Seg Eq. 1, after MaskFormer).
 
-Shapes are in the legend of `structures.py`; P is the number of matched pairs.
+Shapes are in the legend of `structures.py`; P is the number of matched pairs, and may be several
+axes, as decoder layers and the pairs of each.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ def dice_loss(logits_Phw: Tensor, masks_Phw: Tensor, valid_Phw: Tensor) -> Tenso
         [P] losses in [0, 1].
     """
     probabilities = logits_Phw.sigmoid() * valid_Phw
-    overlap = (probabilities * masks_Phw).sum((1, 2))
-    areas = probabilities.sum((1, 2)) + masks_Phw.sum((1, 2))
+    overlap = (probabilities * masks_Phw).sum((-2, -1))
+    areas = probabilities.sum((-2, -1)) + masks_Phw.sum((-2, -1))
     return 1 - (2 * overlap + 1) / (areas + 1)
 
 
@@ -45,4 +46,4 @@ def focal_loss(logits_Phw: Tensor, masks_Phw: Tensor, valid_Phw: Tensor) -> Tens
     miss = torch.where(masks_Phw > 0, -logits_Phw, logits_Phw).sigmoid()  # 1 - p_t
     weight = FOCAL_ALPHA * masks_Phw + (1 - FOCAL_ALPHA) * (1 - masks_Phw)
     losses = weight * miss**2 * entropy * valid_Phw
-    return losses.sum((1, 2)) / valid_Phw.sum((1, 2)).clamp(min=1)
+    return losses.sum((-2, -1)) / valid_Phw.sum((-2, -1)).clamp(min=1)

@@ -48,60 +48,95 @@ def matching_costs(mask_logits_BQhw: Tensor, targets: MaskTargets, config: LossC
     The costs are the focal and dice losses of Eq. 1 with the same weights, over valid cells.
 
     Args:
-        mask_logits_BQhw: [B, Q, h, w], fp32, outside autocast.
+        mask_logits_BQhw: [B, Q, h, w], of any precision, outside autocast.
         targets: masks on the same grid.
         config: the weights.
 
     Returns:
         [B, Q, K] finite costs; those of an absent mask mean nothing.
     """
-    masks_BKN = targets.masks.flatten(2).to(mask_logits_BQhw.dtype)
-    valid_B1N = targets.valid.flatten(1).unsqueeze(1).to(mask_logits_BQhw.dtype)
-    logits_BQN = mask_logits_BQhw.flatten(2)
+    masks_BNK = targets.masks.flatten(2).transpose(1, 2)
+    valid_B1N = targets.valid.flatten(1).unsqueeze(1)
+    logits_BQN = mask_logits_BQhw.flatten(2).float()
 
-    probabilities = logits_BQN.sigmoid()
-    negative_entropy = F.softplus(logits_BQN)  # -log(1 - p); -log(p) is this minus the logit
-    positive = FOCAL_ALPHA * (1 - probabilities) ** 2 * (negative_entropy - logits_BQN)
-    negative = (1 - FOCAL_ALPHA) * probabilities**2 * negative_entropy
-    masks_BNK = masks_BKN.transpose(1, 2)
-    # positive * mask + negative * (valid - mask), with one product for the part with the mask.
-    focal = (positive - negative) @ masks_BNK + negative @ valid_B1N.transpose(1, 2)
+    # In place where it can be: on a CPU fresh memory for such large tensors costs more than what
+    # is computed in it.
+    probabilities = logits_BQN.sigmoid().mul_(valid_B1N)
+    entropy = F.softplus(logits_BQN)  # -log(1 - p); -log(p) is this minus the logit
+    positive = (entropy - logits_BQN).mul_((1 - probabilities).square_())
+    negative = entropy.mul_(probabilities).mul_(probabilities)  # 0 where not valid
+    # alpha * positive * mask + (1 - alpha) * negative * (valid - mask), as masks lie in what is
+    # valid: one product for both parts with the mask, and alpha comes after the large tensors.
+    ratio = (1 - FOCAL_ALPHA) / FOCAL_ALPHA
+    outside = negative.sum(2, keepdim=True)
+    focal = FOCAL_ALPHA * (positive.sub_(negative, alpha=ratio) @ masks_BNK + ratio * outside)
     focal = focal / valid_B1N.sum(2, keepdim=True).clamp(min=1)
 
-    valid_probabilities = probabilities * valid_B1N
-    overlap = valid_probabilities @ masks_BNK
-    areas = valid_probabilities.sum(2)[:, :, None] + masks_BKN.sum(2)[:, None, :]
+    overlap = probabilities @ masks_BNK
+    areas = probabilities.sum(2, keepdim=True) + masks_BNK.sum(1, keepdim=True)
     dice = 1 - (2 * overlap + 1) / (areas + 1)
 
     costs = config.focal * focal + config.dice * dice
     return costs.nan_to_num(_WORST_COST, _WORST_COST, _WORST_COST).clamp(max=_WORST_COST)
 
 
-def match(costs: Sequence[Tensor], present_BK: Tensor) -> Matching:
-    """Pair masks and queries so that the sum of the costs is least, in each image and layer.
+@dataclass(frozen=True)
+class SentCosts:
+    """Matching costs on their way to the host; no one has waited for them yet.
 
-    All layers come at once because the costs must travel to the host: one copy a step, the only
-    one of the losses, that takes the flags along.
+    Attributes:
+        packed: [B, layers * Q + 1, K] on the host, the last row of an image tells the present
+            masks; not to be read before `arrived`.
+        layers: the number of decoder layers.
+        device: where the costs came from.
+        arrived: is over when `packed` is whole; None where it is already.
+    """
+
+    packed: Tensor
+    layers: int
+    device: torch.device
+    arrived: torch.cuda.Event | None
+
+
+def send_costs(costs: Sequence[Tensor], present_BK: Tensor) -> SentCosts:
+    """Start to copy the costs of all layers to the host: one copy a step, the losses' only one.
 
     Args:
         costs: for each layer [B, Q, K] of `matching_costs`.
-        present_BK: [B, K] bool of `MaskTargets`; where an image has more masks than queries, the
-            dearest masks stay without a query.
+        present_BK: [B, K] bool of `MaskTargets`; the flags travel along.
     """
-    B, Q, K = costs[0].shape
-    packed = torch.cat([*costs, present_BK.to(costs[0].dtype)[:, None]], dim=1).cpu().numpy()
-    costs_BLQK = packed[:, :-1].reshape(B, len(costs), Q, K)
+    packed = torch.cat([*costs, present_BK.to(costs[0].dtype)[:, None]], dim=1)
+    if packed.device.type != "cuda":
+        return SentCosts(packed.cpu(), len(costs), packed.device, None)
+    on_host = packed.to("cpu", non_blocking=True)  # into pinned memory
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record(torch.cuda.current_stream(packed.device))
+    return SentCosts(on_host, len(costs), packed.device, arrived)
+
+
+def match(sent: SentCosts) -> Matching:
+    """Pair masks and queries so that the sum of the costs is least, in each image and layer.
+
+    Where an image has more masks than queries, the dearest masks stay without a query.
+    """
+    if sent.arrived is not None:
+        sent.arrived.synchronize()
+    packed = sent.packed.numpy()
+    costs_BLQK = packed[:, :-1].reshape(len(packed), sent.layers, -1, packed.shape[-1])
     slots = [np.flatnonzero(flags) for flags in packed[:, -1]]
     images, queries, masks = [], [], []
     for image, (layers, slot) in enumerate(zip(costs_BLQK, slots, strict=True)):
         pairs = [linear_sum_assignment(layer[:, slot]) for layer in layers]
-        images.append(np.full(min(Q, len(slot)), image))
+        images.append(np.full(min(layers.shape[1], len(slot)), image))
         queries.append(np.stack([rows for rows, _ in pairs]))
         masks.append(np.stack([slot[columns] for _, columns in pairs]))
     indices = torch.from_numpy(
         np.concatenate([np.concatenate(images)[None], *(np.hstack(x) for x in (queries, masks))])
-    ).to(present_BK.device)
-    first_mask = 1 + len(costs)
+    )
+    if sent.device.type == "cuda":
+        indices = indices.pin_memory()  # else the copy would wait for all that the GPU has to do
+    indices = indices.to(sent.device, non_blocking=True)
+    first_mask = 1 + sent.layers
     return Matching(
         images=indices[0],
         queries=indices[1:first_mask],

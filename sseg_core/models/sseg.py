@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sseg_core.config import ModelConfig
 from sseg_core.models.backbone import Backbone
 from sseg_core.models.embedding import Model
+from sseg_core.models.linear import use_pointwise
 from sseg_core.models.mask_decoder import MaskDecoder, pool_features
 from sseg_core.models.pixel_decoder import PixelDecoder
 from sseg_core.structures import MaskOutput, SegmenterOutput
@@ -31,6 +32,7 @@ class SSeg(Model):
         self.mask_decoder = MaskDecoder(config.decoder, self.backbone.channels[-1])
         self.pixel_decoder = PixelDecoder(self.backbone.channels, width)
         self._add_common_space(text_encoder, width)
+        use_pointwise(self)
 
     @property
     def stride(self) -> int:

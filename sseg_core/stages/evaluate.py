@@ -6,23 +6,21 @@ import csv
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from sseg_core.artifacts import Artifact, ArtifactStore
 from sseg_core.config import EvalConfig, PseudomaskConfig
-from sseg_core.data.images import RGBImage
 from sseg_core.device import pick_device
 from sseg_core.errors import ArtifactError, ConfigError
 from sseg_core.evaluation.benchmarks import open_benchmark
 from sseg_core.evaluation.evaluator import (
     Evaluation,
-    LabelMap,
     Predictor,
     evaluate,
-    model_predictor,
     scored_labels,
+    segmenter_predictor,
 )
 from sseg_core.evaluation.examples import Benchmark
 from sseg_core.evaluation.memory import PeakMemory
@@ -200,16 +198,9 @@ def _contestant(
     )
     segmenter.template = protocol.template
 
-    def segment(images: Sequence[RGBImage], class_names: Sequence[str]) -> list[LabelMap]:
-        results = segmenter.segment_batch(
-            images, class_names, threshold=protocol.threshold, image_size=protocol.short_side
-        )
-        return [result.label_map for result in results]
-
-    exclude = protocol.background == "exclude"
     return _Contestant(
         reference=segmenter.artifact.reference,
-        predict=model_predictor(segment, benchmark, exclude_background=exclude),
+        predict=segmenter_predictor(segmenter, protocol, benchmark),
         protocol=protocol,
         parents=(segmenter.artifact,),
         batch_size=config.batch_size,

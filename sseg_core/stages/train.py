@@ -1,60 +1,66 @@
-"""`sseg train`: pairs and masks in, a checkpoint out, on one process.
+"""`sseg train`: pairs and masks in, a checkpoint out, on one process or as one rank of many.
 
 A run keeps its step checkpoints in the scratch folder of its draft, so the same command picks up
 where a killed run stopped, and the loss curve is the one of an uninterrupted run: the state
-holds the optimiser, the generator and the position in the data.
+holds the optimiser, the generators and the position in the data.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections import Counter
-from dataclasses import dataclass, field
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from sseg_core.artifacts import Artifact, ArtifactStore, Draft
-from sseg_core.checkpoint import WEIGHTS, load_step, save_step, save_weights
+from sseg_core.artifacts import Artifact, ArtifactStore, Draft, read_artifact
+from sseg_core.checkpoint import WEIGHTS, save_weights
 from sseg_core.config import TrainConfig
-from sseg_core.data.augment import Augmentation
 from sseg_core.data.loader import make_loader
-from sseg_core.data.order import ShardSet
 from sseg_core.device import pick_device
-from sseg_core.errors import ArtifactError, TrainingError
-from sseg_core.losses.criterion import criterion
-from sseg_core.models.build import build_model
-from sseg_core.models.sseg import SSeg
-from sseg_core.structures import Batch, LossTerms
+from sseg_core.distributed import of_first_rank, rank, world_size
+from sseg_core.errors import ArtifactError, ConfigError, SsegError
+from sseg_core.inference.segmenter import give_segments
+from sseg_core.models.supervision import warm_start_note
 from sseg_core.text.tokenizer import Tokenizer
-from sseg_core.tracking import SILENT, MetricsLog, Progress, Throughput, read_metrics
-from sseg_core.training.optimizer import learning_rate, make_optimizer, set_learning_rate
+from sseg_core.tracking import SILENT, Progress, read_metrics
+from sseg_core.training.inputs import TrainInputs, check_length, find_inputs
+from sseg_core.training.learner import Learner, build_learner
+from sseg_core.training.loop import BEST, Course, Loop
+from sseg_core.training.probe import Probe
+from sseg_core.training.recorder import METRICS, Recorder
+from sseg_core.training.run_state import RunState, Snapshots, world_change
+from sseg_core.training.watch import LossWatch
 
 
 @dataclass(frozen=True)
 class TrainPlan:
     """What a run will do, resolved before it starts."""
 
-    masks: Artifact
-    pairs: Artifact
+    inputs: TrainInputs
     config: TrainConfig
-    images: int
-    num_segments: int
-    """K: the segment ids of the masks are below it."""
     steps: int
     warmup_steps: int
-    shards: tuple[tuple[str, str], ...]
-    """Pairs shard and masks shard, by name."""
+    start: Artifact | None
+    """The checkpoint whose weights the run starts from."""
+
+    @property
+    def parents(self) -> list[Artifact]:
+        """The artifacts that the run is made from."""
+        return [*self.inputs.parents, *([self.start] if self.start else [])]
 
 
-@dataclass
-class TrainState:
-    """Where a run stands; what a step checkpoint keeps beside weights and optimiser."""
+@dataclass(frozen=True)
+class Share:
+    """What one process does of a batch: `micro_batches` of `micro_batch_size` images."""
 
-    step: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
+    micro_batch_size: int
+    micro_batches: int
 
 
 def plan(config: TrainConfig, store: ArtifactStore) -> TrainPlan:
@@ -62,41 +68,54 @@ def plan(config: TrainConfig, store: ArtifactStore) -> TrainPlan:
 
     Raises:
         ArtifactError: no masks, masks without their pairs, or fewer images than a batch.
+        ConfigError: options that exclude each other.
     """
-    masks = store.find(config.masks.stored, "masks")
-    pairs = store.parent(masks, "pairs")
-    if "urls" in masks.manifest.stats:
-        raise ArtifactError(
-            f"The shards of {masks.reference} were written elsewhere, to "
-            f"{masks.manifest.config['out']}; training reads the masks of an artifact.",
-            "Make them again without out: sseg pseudomask",
+    if config.publish == "best" and not config.eval_every:
+        raise ConfigError("publish=best needs probes to choose by.", "Add --set eval_every=STEPS.")
+    inputs = find_inputs(config.masks, store)
+    slots = config.model.decoder.num_queries
+    if config.model.architecture == "pseudomask_vit" and inputs.num_segments > slots:
+        raise ConfigError(
+            f"The images have up to {inputs.num_segments} pseudo-masks, but the model has places "
+            f"for {slots}.",
+            f"Set model.decoder.num_queries={inputs.num_segments}.",
         )
-    images = int(masks.manifest.stats["images"])
-    if images < config.batch_size:
-        raise ArtifactError(
-            f"{masks.reference} has {images} images, fewer than a batch of {config.batch_size}.",
-            f"Use --set batch_size={max(2, images // 2)}, or more images.",
-        )
-    per_epoch = images / config.batch_size
-    steps = config.steps or max(1, math.ceil(config.epochs * per_epoch))
-    optim = config.optim
-    warmup = optim.warmup_steps
+    check_length(inputs, config.batch_size, config.steps)
+    start = None
+    updates: dict[str, Any] = {"masks": inputs.masks}
+    if config.init_from is not None:
+        start = store.find(config.init_from, "checkpoint")
+        updates["init_from"] = start.reference
+    per_epoch = (inputs.images or 0) / config.batch_size
+    steps = config.steps or max(1, ceil(config.epochs * per_epoch))
+    warmup = config.optim.warmup_steps
     if warmup is None:
-        warmup = min(round(optim.warmup_epochs * per_epoch), steps // 10 if config.steps else steps)
-    tars = {path.name: path for path in masks.files(".tar")}
-    shards = tuple((str(pairs.file(name)), str(tars[name])) for name in sorted(tars))
-    stored = config.masks.model_copy(update={"stored": masks.reference})
-    resolved = config.model_copy(update={"masks": stored})
+        by_epochs = round(config.optim.warmup_epochs * per_epoch)
+        warmup = min(by_epochs, steps // 10 if config.steps else steps)
     return TrainPlan(
-        masks=masks,
-        pairs=pairs,
-        config=resolved,
-        images=images,
-        num_segments=int(masks.manifest.config["masks"]),
+        inputs=inputs,
+        config=config.model_copy(update=updates),
         steps=steps,
         warmup_steps=warmup,
-        shards=shards,
+        start=start,
     )
+
+
+def share_of_batch(config: TrainConfig, processes: int) -> Share:
+    """Return how `processes` share a batch.
+
+    Raises:
+        ConfigError: the batch does not divide among them.
+    """
+    own, rest = divmod(config.batch_size, processes)
+    if rest or not own:
+        raise ConfigError(
+            f"A batch of {config.batch_size} does not divide among {processes} processes.",
+            f"Use --set batch_size={max(1, own) * processes}, or another number of processes.",
+        )
+    largest = min(own, config.micro_batch_size or own)
+    size = next(size for size in range(largest, 0, -1) if own % size == 0)
+    return Share(micro_batch_size=size, micro_batches=own // size)
 
 
 def run(
@@ -107,155 +126,175 @@ def run(
     device: str = "auto",
     progress: Progress = SILENT,
 ) -> Artifact:
-    """Train, and publish a `checkpoint` artifact.
+    """Train, and publish a `checkpoint` artifact; in a process group, as one of its ranks.
 
-    The artifact holds `model.safetensors` and `metrics.jsonl`; its manifest the configuration,
-    which alone rebuilds the model.
+    The artifact holds `model.safetensors` and `metrics.jsonl`, and where there were probes
+    `best.safetensors` and `samples/`; its manifest the configuration, which alone rebuilds the
+    model. Every rank returns the artifact.
 
     Raises:
         ArtifactError: an input is missing or unusable.
+        ConfigError: options that do not go together, or a batch that the ranks cannot share.
         DataError: too many samples are unusable.
         TrainingError: the loss is not finite; the optimiser has not stepped on it.
+        Stopped: SIGTERM came; the same command goes on.
     """
+    if rank() != 0:
+        progress = SILENT
     the_plan = plan(config, store)
-    progress.message(f"masks {the_plan.masks.reference}, pairs {the_plan.pairs.reference}")
-    with store.draft(
-        "checkpoint",
-        name or config.recipe,
-        the_plan.config.model_dump(mode="json"),
-        [the_plan.masks, the_plan.pairs],
-    ) as draft:
-        trainer = _Trainer(the_plan, draft, pick_device(device))
-        state = trainer.resume()
-        if state.step:
+    share = share_of_batch(config, world_size())
+    target = pick_device(device)
+    for sentence in _facts(the_plan):
+        progress.message(sentence)
+    probe = None
+    if rank() == 0 and (config.eval_every or config.samples_every):
+        probe = Probe(config.probe, the_plan.config)
+    with _workplace(the_plan, store, name or config.recipe) as (folders, draft):
+        course = Course(
+            config=the_plan.config,
+            steps=the_plan.steps,
+            warmup_steps=the_plan.warmup_steps,
+            micro_batches=share.micro_batches,
+            artifact=folders[0],
+            scratch=folders[1],
+        )
+        start = the_plan.start and the_plan.start.verified_file(WEIGHTS)
+        learner = build_learner(the_plan.config, the_plan.inputs.num_segments, target, start=start)
+        if probe is not None:
+            give_segments(learner.model, the_plan.config.masks.generator)
+        snapshots = Snapshots(
+            course.scratch / "steps",
+            model=learner.model,
+            optimizer=learner.optimizer,
+            ema=learner.ema,
+            scaler=learner.scaler,
+            device=target,
+            keep=config.keep_checkpoints,
+        )
+        resumed = snapshots.resume()
+        state = RunState() if resumed is None else resumed[0]
+        if resumed is not None:
             progress.message(f"resuming at step {state.step}")
-        progress.start("train", the_plan.steps, "steps")
-        progress.advance(state.step)
-        rate = trainer.loop(state, progress)
-        save_weights(trainer.model, draft.path / WEIGHTS)
-        last = read_metrics(draft.path / "metrics.jsonl")[-1]
-        return draft.publish(
-            {
-                "steps": the_plan.steps,
-                "images": the_plan.images,
-                "parameters": sum(p.numel() for p in trainer.model.parameters()),
-                "images_per_second": round(rate, 2),
-                "skipped": dict(state.skipped),
-                **{term: last[term] for term in ("loss", "contrastive", "dice", "focal")},
-            }
-        )
+            if warning := world_change(resumed[2]):
+                progress.message(warning)
+        with ExitStack() as stack:
+            recorder = None
+            if rank() == 0:
+                watch = LossWatch(config.batch_size, the_plan.warmup_steps)
+                if resumed is not None:
+                    watch.load_state_dict(resumed[1])
+                recorder = stack.enter_context(
+                    Recorder(
+                        course.artifact,
+                        first_step=state.step,
+                        watch=watch,
+                        device=target,
+                        progress=progress,
+                    )
+                )
+            loop = Loop(
+                course=course,
+                learner=learner,
+                snapshots=snapshots,
+                state=state,
+                recorder=recorder,
+                probe=probe,
+                progress=progress,
+                device=target,
+            )
+            loop.run(_batches(the_plan, share, state.step, target))
+            rate = recorder.per_second() if recorder else 0.0
+        path = None
+        if draft is not None:
+            path = _publish(the_plan, draft, learner, state, rate).path
+        return read_artifact(of_first_rank(path) or Path())
 
 
-class _Trainer:
-    """The moving parts of a run: model, optimiser, data and log."""
-
-    def __init__(self, the_plan: TrainPlan, draft: Draft, device: torch.device) -> None:
-        self.plan = the_plan
-        self.config = the_plan.config
-        self.device = device
-        self.steps_folder = draft.scratch / "steps"
-        self.metrics_path = draft.path / "metrics.jsonl"
-        self.failure_path = draft.scratch / "nonfinite.json"
-        torch.manual_seed(self.config.seed)
-        self.model: SSeg = build_model(self.config.model).to(device)
-        self.optimizer = make_optimizer(self.model, self.config.optim)
-        self.augment = Augmentation(self.config.loader)
-        self.autocast_dtype = _autocast_dtype(self.config.precision, device)
-
-    def resume(self) -> TrainState:
-        """Load the newest step checkpoint of this run, if there is one."""
-        saved = load_step(self.steps_folder, self.model)
-        if saved is None:
-            return TrainState()
-        self.optimizer.load_state_dict(saved["optimizer"])
-        torch.set_rng_state(saved["cpu_rng"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(saved["cuda_rng"], self.device)
-        return TrainState(step=saved["step"], skipped=Counter(saved["skipped"]))
-
-    def save(self, state: TrainState) -> None:
-        """Write a step checkpoint."""
-        saved: dict[str, Any] = {
-            "step": state.step,
-            "skipped": dict(state.skipped),
-            "optimizer": self.optimizer.state_dict(),
-            "cpu_rng": torch.get_rng_state(),
-        }
-        if self.device.type == "cuda":
-            saved["cuda_rng"] = torch.cuda.get_rng_state(self.device)
-        keep = self.config.keep_checkpoints
-        save_step(self.steps_folder, state.step, self.model, saved, keep)
-
-    def loop(self, state: TrainState, progress: Progress) -> float:
-        """Train to the last step; return the rate in images per second."""
-        config, steps = self.config, self.plan.steps
-        batches = make_loader(
-            [ShardSet(self.plan.shards, weight=1, name=self.plan.masks.reference)],
-            config.loader,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            start_batch=state.step,
-            tokenizer=Tokenizer(config.model.text.context_length),
-        )
-        throughput = Throughput()
-        self.model.train()
-        with MetricsLog(self.metrics_path, first_step=state.step) as log:
-            while state.step < steps:
-                batch = next(batches)
-                state.skipped.update(batch.skipped)
-                terms, grad_norm, rate = self.train_step(batch, state.step)
-                throughput.update(len(batch.keys))
-                if state.step % config.log_every == 0 or state.step == steps - 1:
-                    values = {name: float(value) for name, value in terms.detached().items()}
-                    record = {"step": state.step, **values, "grad_norm": grad_norm, "lr": rate}
-                    log.write({**record, "images_per_second": round(throughput.per_second(), 2)})
-                    fields = {name: f"{value:.3f}" for name, value in values.items()}
-                else:
-                    fields = {}
-                state.step += 1
-                progress.advance(1, **fields, images_s=f"{throughput.per_second():.0f}")
-                if state.step % config.checkpoint_every == 0 and state.step < steps:
-                    self.save(state)
-        return throughput.per_second()
-
-    def train_step(self, batch: Batch, step: int) -> tuple[LossTerms, float, float]:
-        """One optimiser step; returns the loss terms, the gradient norm and the learning rate."""
-        rate = learning_rate(step, self.plan.steps, self.plan.warmup_steps, self.config.optim)
-        set_learning_rate(self.optimizer, rate)
-        batch = self.augment(batch.to(self.device))
-        dtype = self.autocast_dtype
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            output = self.model(batch.images, batch.token_ids)
-        assert batch.label_maps is not None
-        terms = criterion(output, batch.label_maps, self.plan.num_segments, self.config.loss)
-        self.optimizer.zero_grad(set_to_none=True)
-        terms.total.backward()  # type: ignore[no-untyped-call]
-        limit = self.config.optim.clip_norm or math.inf
-        grad_norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
-        if not math.isfinite(grad_norm + terms.total.item()):
-            self.stop_non_finite(terms, grad_norm, batch.keys, step)
-        self.optimizer.step()
-        return terms, grad_norm, rate
-
-    def stop_non_finite(
-        self, terms: LossTerms, grad_norm: float, keys: tuple[str, ...], step: int
-    ) -> None:
-        """Raise TrainingError, with the samples of the step in its text and all in a file."""
-        values = {name: float(value) for name, value in terms.detached().items()}
-        report = {"step": step, **values, "grad_norm": grad_norm, "keys": keys}
-        self.failure_path.write_text(json.dumps(report, indent=1), encoding="utf-8")
-        shown = ", ".join(keys[:8]) + (", ..." if len(keys) > 8 else "")
-        raise TrainingError(
-            f"The loss or its gradient is not finite at step {step} "
-            f"(loss {values['loss']}, gradient norm {grad_norm}); samples: {shown}.",
-            f"All {len(keys)} keys are in {self.failure_path}. Lower optim.lr, or set "
-            "precision=fp32; the run resumes from its last step checkpoint.",
-        )
+def _facts(the_plan: TrainPlan) -> Iterator[str]:
+    """Yield what a user should know before the first step."""
+    inputs, config = the_plan.inputs, the_plan.config
+    kind = "pairs" if config.masks.source == "online" else "masks"
+    parents = [p.reference for p in inputs.parents if p.manifest.kind == "pairs"]
+    of = f", pairs {', '.join(parents)}" if kind == "masks" and parents else ""
+    yield f"{kind} {', '.join(inputs.references)}{of}"
+    if note := warm_start_note(config.model.backbone):
+        yield f"warning: {note}"
 
 
-def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    if precision == "bf16":
-        return torch.bfloat16
-    if precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.bfloat16
-    return None
+@contextmanager
+def _workplace(
+    the_plan: TrainPlan, store: ArtifactStore, name: str
+) -> Iterator[tuple[tuple[Path, Path], Draft | None]]:
+    """Yield the artifact's and the scratch folder of the run; the first rank has the draft.
+
+    Raises:
+        ArtifactError: the draft cannot be opened, on every rank; or this machine does not see it.
+    """
+    opened: Any = nullcontext()
+    found: tuple[Path, Path] | SsegError | None = None
+    with ExitStack() as stack:
+        draft = None
+        if rank() == 0:
+            try:
+                opened = store.draft(
+                    "checkpoint", name, the_plan.config.model_dump(mode="json"), the_plan.parents
+                )
+                draft = stack.enter_context(opened)
+                found = (draft.path.absolute(), draft.scratch.absolute())
+            except SsegError as error:
+                found = error
+        found = of_first_rank(found)
+        if isinstance(found, SsegError):
+            raise found
+        assert found is not None
+        if not found[1].exists():
+            raise ArtifactError(
+                f"{socket.gethostname()} does not see {found[1]}.",
+                "All machines of a run must share the --store.",
+            )
+        yield found, draft
+
+
+def _batches(the_plan: TrainPlan, share: Share, step: int, device: torch.device) -> Any:
+    config = the_plan.config
+    return make_loader(
+        the_plan.inputs.sets,
+        config.loader,
+        batch_size=share.micro_batch_size,
+        seed=config.seed,
+        start_batch=step * share.micro_batches,
+        tokenizer=Tokenizer(config.model.text.context_length),
+        rank=rank(),
+        world_size=world_size(),
+        pin_memory=device.type == "cuda",
+    )
+
+
+def _publish(
+    the_plan: TrainPlan, draft: Draft, learner: Learner, state: RunState, rate: float
+) -> Artifact:
+    """Write the weights and the manifest."""
+    best = draft.path / BEST
+    weights = "ema" if learner.ema is not None else "last"
+    if the_plan.config.publish == "best" and best.exists():
+        shutil.copyfile(best, draft.path / WEIGHTS)
+        weights = "best"
+    else:
+        save_weights(learner.result, draft.path / WEIGHTS)
+    records = read_metrics(draft.path / METRICS)
+    last = next((record for record in reversed(records) if "loss" in record), {})
+    stats: dict[str, Any] = {
+        "steps": the_plan.steps,
+        "images": the_plan.inputs.images,
+        "parameters": sum(p.numel() for p in learner.model.parameters()),
+        "images_per_second": round(rate, 2),
+        "processes": world_size(),
+        "weights": weights,
+        "skipped": dict(state.skipped),
+        **{term: last[term] for term in ("loss", "contrastive", "dice", "focal") if term in last},
+    }
+    if state.best_score >= 0:
+        stats |= {"best_probe_miou": round(state.best_score, 2), "best_step": state.best_step}
+    if note := warm_start_note(the_plan.config.model.backbone):
+        stats["note"] = note
+    return draft.publish(stats)

@@ -43,17 +43,13 @@ class TextEncoder(nn.Module):
 
         Args:
             token_ids_BL: [B, L] int64, L at most the context length, as `Tokenizer` gives them:
-                [EOS] is the largest id. What follows it has no influence.
+                [EOS] is the largest id. What follows it has no influence, only a cost: columns
+                after the last [EOS] are best left out while the ids are on the host.
         """
         length = token_ids_BL.shape[1]
         assert length <= self.context_length, (length, self.context_length)
         end_B = token_ids_BL.argmax(dim=1)  # the first of the largest, as in CLIP
-        if not torch.compiler.is_compiling():
-            # Nobody looks forward, so the columns after the last [EOS] of the batch can go:
-            # nouns and verbs of a caption fill a tenth of the context. It waits for the device,
-            # and a traced or exported graph needs one length: there the columns stay.
-            length = int(end_B.max()) + 1
-        x_BLD = self.token_embedding(token_ids_BL[:, :length]) + self.position_embedding[:length]
+        x_BLD = self.token_embedding(token_ids_BL) + self.position_embedding[:length]
         for block in self.blocks:
             x_BLD = block(x_BLD)
         rows_B = torch.arange(len(x_BLD), device=x_BLD.device)

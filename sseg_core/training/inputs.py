@@ -84,8 +84,8 @@ def _online(config: MasksConfig, store: ArtifactStore) -> TrainInputs:
     images: int | None = 0
     for name, weight in _weighted(config.pairs):
         if name is not None and are_shards(name):
-            shards = expand_shards(name)
             reference, count = _absolute(name), None
+            shards = expand_shards(reference)
             if is_url(name):
                 check_url(name)
         else:

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from sseg_core.checkpoint import save_weights
 from sseg_core.config import TrainConfig
 from sseg_core.distributed import mean_over_ranks, of_first_rank, rank, world_size
 from sseg_core.errors import Stopped
-from sseg_core.models.build import Model
 from sseg_core.structures import Batch
 from sseg_core.tracking import Progress
 from sseg_core.training.contrastive_step import StepOutput
 from sseg_core.training.guard import FiniteGuard
+from sseg_core.training.learner import Learner
 from sseg_core.training.optimizer import learning_rate, set_learning_rate
 from sseg_core.training.probe import Probe
 from sseg_core.training.recorder import Recorder
@@ -30,30 +29,6 @@ from sseg_core.training.signals import Signals
 
 BEST = "best.safetensors"
 """Weights of the best probe, beside those that are published."""
-
-
-@dataclass
-class Learner:
-    """What learns, and by which rule.
-
-    Attributes:
-        model: whose weights are saved.
-        backward: sums up the gradient of micro-batches, the mean over ranks included.
-        optimizer: steps on it.
-        scaler: of fp16, else None.
-        ema: moving average of the weights, if there is one.
-    """
-
-    model: Model
-    backward: Callable[[Sequence[Batch]], StepOutput]
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler | None
-    ema: AveragedModel | None
-
-    @property
-    def result(self) -> Model:
-        """The weights that are scored and published."""
-        return self.model if self.ema is None else self.ema.module
 
 
 @dataclass(frozen=True)
@@ -82,6 +57,7 @@ class Loop:
 
     def __init__(
         self,
+        *,
         course: Course,
         learner: Learner,
         snapshots: Snapshots,

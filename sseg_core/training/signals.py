@@ -68,14 +68,14 @@ class Signals:
         self._noted = [False, False, False]
         return Requests(*(bool(flag) for flag in noted))
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _note(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT:
             now = time.monotonic()
             if self._interrupted_at and now - self._interrupted_at > _SAME_KEYPRESS_S:
                 raise KeyboardInterrupt
             self._interrupted_at = now
         kinds = (_SAVE, signal.SIGTERM, signal.SIGINT)
-        self._noted[kinds.index(number)] = True  # type: ignore[arg-type]
+        self._noted[kinds.index(number)] = True
 
 
 def _is_ignored(number: int) -> bool:

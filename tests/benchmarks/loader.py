@@ -7,7 +7,8 @@ PHOTOS is a folder of photos; they become JPEGs of 500 x 375 with label maps of 
 shards. The plain side shuffles with webdataset, decodes with Pillow, crops and flips each sample
 with torchvision and collates as the DataLoader does; words and tokens are made by our code on both
 sides. Two workers, crops of 224, batches of 64. The sides take turns, and the median of the rounds
-counts. Ours crops in the main process, or, on a GPU, not on the CPU at all: both are shown.
+counts; where other programs use the cores, the processor time per image says more. Ours crops in
+the main process, or, for a GPU, not on the CPU at all: both are shown.
 
 The soak streams tiny images and prints the memory of the main process and of the workers.
 """
@@ -22,7 +23,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -133,34 +134,50 @@ def race(folder: Path, images: list[bytes], rounds: int) -> None:
         our_batches(shards, config),
         map(augment, our_batches(shards, config)),
     )
-    turns: dict[str, Callable[[], float]] = {
-        "plain webdataset, augmented": lambda: rate(plain),
-        "sseg, augmented on the CPU": lambda: rate(ours_augmented),
-        "sseg, for a GPU to augment": lambda: rate(ours),
+    sides: dict[str, Iterator[Any]] = {
+        "plain webdataset, augmented": plain,
+        "sseg, augmented on the CPU": ours_augmented,
+        "sseg, for a GPU to augment": ours,
     }
-    rates: dict[str, list[float]] = {name: [] for name in turns}
+    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for turn in range(rounds):
-        for name in list(turns)[:: 1 if turn % 2 == 0 else -1]:
-            rates[name].append(turns[name]())
+        for name in list(sides)[:: 1 if turn % 2 == 0 else -1]:
+            turns[name].append(timed(sides[name]))
     print(f"{len(images)} photos of 500 x 375, {WORKERS} workers, {os.cpu_count()} cores")
-    print(f"{'':30}{'images/s':>10}{'ratio':>8}{'lowest':>8}{'highest':>9}")
-    base = rates["plain webdataset, augmented"]
-    for name, values in rates.items():
-        ratios = [value / other for value, other in zip(values, base, strict=True)]
-        print(
-            f"{name:30}{statistics.median(values):10.0f}{statistics.median(ratios):7.2f}x"
-            f"{min(ratios):7.2f}x{max(ratios):8.2f}x"
-        )
+    print(f"{'':30}{'images/s':>10}{'ratio':>8}{'CPU ms':>10}{'ratio':>8}   (CPU of all processes)")
+    for name, values in turns.items():
+        rates, costs = (statistics.median(each) for each in zip(*values, strict=True))
+        pairs = list(zip(values, turns["plain webdataset, augmented"], strict=True))
+        faster = statistics.median(mine[0] / base[0] for mine, base in pairs)
+        cheaper = statistics.median(base[1] / mine[1] for mine, base in pairs)
+        print(f"{name:30}{rates:10.0f}{faster:7.2f}x{costs:10.2f}{cheaper:7.2f}x")
 
 
-def rate(batches: Iterator[Any]) -> float:
-    """Return the images per second of the next batches."""
+def timed(batches: Iterator[Any]) -> tuple[float, float]:
+    """Return the images per second of the next batches, and the CPU milliseconds per image."""
     for _ in islice(batches, WARM_BATCHES):
         pass
-    begin = time.perf_counter()
+    begin, used = time.perf_counter(), cpu_seconds()
     for _ in islice(batches, TIMED_BATCHES):
         pass
-    return BATCH * TIMED_BATCHES / (time.perf_counter() - begin)
+    images, elapsed = BATCH * TIMED_BATCHES, time.perf_counter() - begin
+    return images / elapsed, 1000 * (cpu_seconds() - used) / images
+
+
+def cpu_seconds() -> float:
+    """Return the processor time of this process and its workers, of which two wait at a time."""
+    fields = (
+        Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        for process in ("self", *workers())
+    )
+    ticks = sum(int(field[11]) + int(field[12]) for field in fields)  # user and system time
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def workers() -> list[str]:
+    """Return the ids of the loader workers."""
+    children = Path("/proc/self/task").glob("*/children")
+    return sorted(pid for path in children for pid in path.read_text().split())
 
 
 def soak(folder: Path, samples: int) -> None:
@@ -176,11 +193,9 @@ def soak(folder: Path, samples: int) -> None:
     for number in range(1, -(-samples // batch_size) + 1):
         augment(next(batches))
         if number * POINTS * batch_size // samples > (number - 1) * POINTS * batch_size // samples:
-            children = Path("/proc/self/task").glob("*/children")
-            workers = sorted(pid for path in children for pid in path.read_text().split())
             print(
                 f"{number * batch_size:10}{resident_mb('self'):8.0f}  "
-                f"{' '.join(f'{resident_mb(pid):.0f}' for pid in workers)}",
+                f"{' '.join(f'{resident_mb(pid):.0f}' for pid in workers())}",
                 flush=True,
             )
     print(f"{samples / (time.perf_counter() - begin):.0f} samples/s")

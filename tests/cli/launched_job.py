@@ -1,7 +1,7 @@
 """A program that launches one of its functions in several processes; tests run it as a process.
 
-Usage: python launched_job.py FUNCTION FOLDER [HOST:PORT NODES]. It prints what `launch` returned
-or raised as JSON; the functions leave word in FOLDER.
+Usage: python launched_job.py FUNCTION FOLDER [HOST:PORT NODES [remote]]. It prints what `launch`
+returned or raised as JSON; the functions leave word in FOLDER. `remote` plays another machine.
 """
 
 from __future__ import annotations
@@ -94,9 +94,11 @@ def _leave_word(folder: Path) -> None:
     path.with_suffix(".new").rename(path)
 
 
-def main(function: str, folder: str, place: str = "", nodes: str = "1") -> None:
+def main(function: str, folder: str, place: str = "", nodes: str = "1", where: str = "") -> None:
     launching.FAILURE_GRACE_S = 1.0
     rendezvous.TIMEOUT_S = 3 if nodes == "9" else 60
+    if where == "remote":
+        rendezvous.is_hosted_here = lambda place: False
     plan = ProcessPlan(
         processes=1 if place else 2,
         on_gpus=False,

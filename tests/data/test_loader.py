@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
-import random
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -16,10 +17,10 @@ import torch
 from PIL import Image
 
 from sseg_core.config import LoaderConfig
-from sseg_core.data import loader, order, urls
+from sseg_core.data import loader
 from sseg_core.data.images import encode_jpeg
-from sseg_core.data.batches import BatchMaker, with_fewer_words
-from sseg_core.data.loader import BatchStream, make_loader
+from sseg_core.data.batches import BatchMaker
+from sseg_core.data.loader import BatchStream, Delivery, make_loader
 from sseg_core.data.order import SampleOrder, ShardSet
 from sseg_core.data.shards import Sample, pack_sample, write_tar
 from sseg_core.errors import DataError
@@ -108,7 +109,13 @@ def batches(
 
 def contents(items: Iterator[Batch], number: int) -> list[tuple[object, ...]]:
     return [
-        (b.keys, b.images.tolist(), b.label_maps.tolist(), b.token_ids.tolist(), dict(b.skipped))
+        (
+            b.keys,
+            b.images.tolist(),
+            None if b.label_maps is None else b.label_maps.tolist(),
+            b.token_ids.tolist(),
+            dict(b.skipped),
+        )
         for b in islice(items, number)
     ]
 
@@ -119,15 +126,182 @@ def _short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "_CHUNK_SAMPLES", 12)
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2, 3])
-def test_a_resumed_stream_equals_the_uninterrupted_one(tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "world_size"), [(0, 1), (1, 1), (3, 1), (2, 2)])
+def test_a_resumed_stream_equals_the_uninterrupted_one(
+    tmp_path: Path, workers: int, world_size: int
+) -> None:
     """Starting at batch n gives the batches of a start at 0 with n dropped, skips included."""
     shards = write_shards(tmp_path, [9, 9, 5], without_mask=[2, 14], corrupt=[4, 17])
+    shards.insert(1, (str(tmp_path / "gone.tar"), str(tmp_path / "gone.tar")))
     config = CONFIG.model_copy(update={"workers": workers})
-    whole = contents(batches(shards, 0, config), 14)
-    assert any(skipped for *_, skipped in whole)
-    for start in (1, 2, 3, 7):
-        assert contents(batches(shards, start, config), 14 - start) == whole[start:]
+    rank = world_size - 1
+    whole = contents(batches(shards, 0, config, rank=rank, world_size=world_size), 14)
+    reasons = {reason for *_, skipped in whole for reason in skipped}
+    assert reasons == {"no mask", "truncated", "unreadable shard"}
+    for start in (1, 2, 7):
+        resumed = batches(shards, start, config, rank=rank, world_size=world_size)
+        assert contents(resumed, 14 - start) == whole[start:]
+
+
+@pytest.mark.parametrize("lengths", [[48, 48], [8] * 12])
+def test_ranks_and_workers_read_different_samples(tmp_path: Path, lengths: list[int]) -> None:
+    """In a pass of 96 samples, 2 ranks of 2 workers read 2 chunks of 12 each: none twice."""
+    shards = write_shards(tmp_path, lengths)
+    config = CONFIG.model_copy(update={"workers": 2})
+    seen = [
+        [
+            key
+            for b in islice(batches(shards, 0, config, rank=rank, world_size=2), 12)
+            for key in b.keys
+        ]
+        for rank in range(2)
+    ]
+    assert [len(set(keys)) for keys in seen] == [48, 48]
+    assert not set(seen[0]) & set(seen[1])
+
+
+def test_the_same_sample_has_another_caption_on_each_rank(tmp_path: Path) -> None:
+    """One shard of 2 samples for 3 ranks: captions are drawn by each rank for itself."""
+    shards = write_shards(tmp_path, [2])
+    texts = [
+        [
+            tuple(row)
+            for b in islice(batches(shards, 0, rank=rank, world_size=3), 6)
+            for row in b.token_ids.tolist()
+        ]
+        for rank in range(3)
+    ]
+    assert texts[0] != texts[1] != texts[2] != texts[0]
+
+
+def test_sets_are_mixed_by_weight(tmp_path: Path) -> None:
+    """Of 12 samples in a chunk, 3 are of a set with a third of the other's weight."""
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    small, large = (
+        write_shards(folder, [count]) for folder, count in zip(folders, (5, 20), strict=True)
+    )
+    mixed = make_loader(
+        [one_set(small, 0.5), one_set([large[0]], 1.5)],
+        CONFIG,
+        batch_size=4,
+        seed=0,
+        start_batch=0,
+        tokenizer=spell,
+    )
+    counts = Counter(int(key[1:]) < 5 for b in islice(mixed, 30) for key in b.keys)
+    # The larger set holds numbers below 5 as well: a quarter of what it gives.
+    assert counts == {True: 30 + 90 // 4, False: 90 - 90 // 4} or abs(counts[True] - 52) < 8
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_without_masks_a_batch_has_no_label_maps(tmp_path: Path, workers: int) -> None:
+    """Where masks are made online, samples need none; all else is as ever."""
+    shards = [(pairs, None) for pairs, _ in write_shards(tmp_path, [9, 9], corrupt=[3])]
+    config = CONFIG.model_copy(update={"workers": workers})
+    items = list(islice(batches(shards, 0, config), 9))
+    assert all(batch.label_maps is None for batch in items)
+    assert {key for batch in items for key in batch.keys} == {f"s{i}" for i in range(18)} - {"s3"}
+    assert contents(batches(shards, 4, config), 5) == contents(batches(shards, 0, config), 9)[4:]
+
+
+def test_a_lost_shard_is_no_unusable_sample(tmp_path: Path) -> None:
+    """Half of the shards are gone: each time that is counted, and max_skip_rate=0 holds."""
+    shards = write_shards(tmp_path, [10] * 6)
+    for pairs, masks in shards[:3]:
+        Path(pairs).unlink()
+        Path(masks).unlink()
+    config = CONFIG.model_copy(update={"max_skip_rate": 0.0})
+    skipped: Counter[str] = Counter()
+    for batch in islice(batches(shards, 0, config), 60):
+        skipped.update(batch.skipped)
+    assert set(skipped) == {"unreadable shard"}
+    assert skipped["unreadable shard"] > 10
+
+
+def test_a_batch_of_bad_samples_takes_another_one(tmp_path: Path) -> None:
+    """Small batches may hold corrupt samples alone; they are filled, and the same after a resume."""
+    shards = write_shards(tmp_path, [12], corrupt=[0, 5, 7, 8])
+    items = list(islice(batches(shards, 0, batch_size=1), 36))
+    assert sum(batch.skipped.get("truncated", 0) for batch in items) == 12
+    assert not {"s0", "s5", "s7", "s8"} & {key for batch in items for key in batch.keys}
+    resumed = batches(shards, 17, batch_size=1)
+    assert [b.keys for b in islice(resumed, 19)] == [batch.keys for batch in items[17:]]
+
+
+class Pinned(torch.Tensor):
+    """What pin_memory returns here, where there may be no GPU."""
+
+
+def test_all_tensors_of_a_batch_are_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a GPU, images, label maps and ids are pinned, an error stays what it is."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self.as_subclass(Pinned))
+    ids = torch.ones(2, 8, dtype=torch.int64)
+    batch = Batch(torch.ones(2, 3, 4, 4), torch.ones(2, 4, 4), ids, ("a", "b"), {"corrupt": 1})
+    pinned = Delivery(batch).pin_memory().content
+    assert isinstance(pinned, Batch)
+    tensors = (pinned.images, pinned.label_maps, pinned.token_ids)
+    assert all(isinstance(tensor, Pinned) for tensor in tensors)
+    assert (pinned.keys, pinned.skipped) == (batch.keys, batch.skipped)
+    error = Delivery(DataError("no"))
+    assert error.pin_memory() is error
+
+
+SIGNALLED = """
+import os, signal, sys, time
+sys.path.insert(0, {folder!r})
+from itertools import islice
+from stream import stream
+
+noted = []
+signal.signal(signal.SIGTERM, lambda number, frame: noted.append(number))
+signal.signal(signal.SIGUSR1, lambda number, frame: noted.append(number))
+batches = stream()
+next(batches)
+for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+    try:
+        os.killpg(0, number)
+        time.sleep(0.2)
+    except KeyboardInterrupt:
+        noted.append(signal.SIGINT)
+print(sum(len(batch.keys) for batch in islice(batches, 20)), len(noted))
+begin = time.monotonic()
+import multiprocessing
+worker = multiprocessing.active_children()[0]
+worker.terminate()
+worker.join(20)
+print(worker.exitcode)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signals are told apart on Linux only")
+def test_workers_leave_signals_to_their_parent(tmp_path: Path) -> None:
+    """What is sent to all processes of a run ends no worker; what their parent sends does."""
+    shards = write_shards(tmp_path, [9])
+    (tmp_path / "stream.py").write_text(
+        "import numpy as np\n"
+        "from sseg_core.config import LoaderConfig\n"
+        "from sseg_core.data.loader import make_loader\n"
+        "from sseg_core.data.order import ShardSet\n"
+        "def ids(texts): return np.ones((len(texts), 2), np.int64)\n"
+        "def stream():\n"
+        f"    sets = [ShardSet({tuple(shards)!r}, 1, 'x')]\n"
+        "    config = LoaderConfig(load_size=32, workers=2)\n"
+        "    options = dict(batch_size=4, seed=0, start_batch=0, tokenizer=ids)\n"
+        "    return make_loader(sets, config, **options)\n",
+        encoding="utf-8",
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", SIGNALLED.format(folder=str(tmp_path))],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        start_new_session=True,
+        check=True,
+    )
+    assert result.stdout.split() == ["80", "3", "0"], result.stderr
 
 
 def test_the_main_process_loads_like_one_worker(tmp_path: Path) -> None:
@@ -207,25 +381,16 @@ def test_image_mask_and_caption_belong_together(tmp_path: Path) -> None:
             assert number not in {3, 11}
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.4, 0.99])
-def test_word_dropout_leaves_out_words_but_never_all(dropout: float) -> None:
-    """The words left are in their order, about the promised share of them, at least one."""
-    rng = random.Random(0)
-    words = ["house", "tree", "sun", "star", "minion", "boat"]
-    texts = [with_fewer_words(" ".join(words), dropout, rng) for _ in range(500)]
-    kept = [text.split() for text in texts]
-    assert all(part and part == [word for word in words if word in part] for part in kept)
-    share = sum(map(len, kept)) / (500 * len(words))
-    assert share == pytest.approx(max(1 - dropout, 1 / len(words)), abs=0.03)
-    assert with_fewer_words("", dropout, rng) == ""
-
-
 def test_dropped_words_reach_the_tokenizer_and_repeat_exactly(tmp_path: Path) -> None:
     """With word_dropout some texts lose their number; the same batch is the same again."""
     shards = write_shards(tmp_path, [40])
     config = CONFIG.model_copy(update={"word_dropout": 0.5})
     first, second = (
-        next(make_loader([one_set(shards)], config, batch_size=16, seed=3, start_batch=1, tokenizer=lengths))
+        next(
+            make_loader(
+                [one_set(shards)], config, batch_size=16, seed=3, start_batch=1, tokenizer=lengths
+            )
+        )
         for _ in range(2)
     )
     assert torch.equal(first.token_ids, second.token_ids)
@@ -236,7 +401,9 @@ def test_loading_leaves_the_global_generator_alone(tmp_path: Path) -> None:
     """A resumed run restores torch's generator, then opens the loader: no draw may be lost."""
     shards = write_shards(tmp_path, [12])
     state = torch.get_rng_state()
-    next(make_loader([one_set(shards)], CONFIG, batch_size=4, seed=0, start_batch=2, tokenizer=spell))
+    next(
+        make_loader([one_set(shards)], CONFIG, batch_size=4, seed=0, start_batch=2, tokenizer=spell)
+    )
     assert torch.equal(torch.get_rng_state(), state)
 
 

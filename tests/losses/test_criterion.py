@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from sseg_core.config import LossConfig
 from sseg_core.losses.criterion import criterion
 from sseg_core.losses.mask_targets import mask_targets
-from sseg_core.losses.matcher import match, matching_costs
+from sseg_core.losses.matcher import match, matching_costs, send_costs
 from sseg_core.structures import IGNORE_LABEL, LossTerms, MaskOutput, SegmenterOutput
 
 B, Q, h, w = 4, 6, 8, 8
@@ -82,7 +82,9 @@ def test_unmatched_queries_get_exactly_no_mask_gradient() -> None:
     criterion(output, label_maps, K, LossConfig()).total.backward()
     logits = output.masks.mask_logits
     targets = mask_targets(label_maps, (h, w), K)
-    matching = match([matching_costs(logits.detach(), targets, LossConfig())], targets.present)
+    matching = match(
+        send_costs([matching_costs(logits.detach(), targets, LossConfig())], targets.present)
+    )
     matched = torch.zeros(B, Q, dtype=torch.bool)
     matched[matching.images, matching.queries[0]] = True
     assert logits.grad is not None
@@ -180,3 +182,49 @@ def test_a_non_finite_logit_makes_a_non_finite_loss_rather_than_an_error() -> No
     broken = torch.full((B, Q, h, w), float("nan"))
     terms = criterion(_with_masks(output, mask_logits=broken), label_maps, K, LossConfig())
     assert torch.isnan(terms.total)
+
+
+def test_the_host_reads_from_the_device_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Targets, matching, all losses and their gradients wait for one copy, that of the costs."""
+    copies = []
+    original = torch.Tensor.cpu
+
+    def counted(tensor: torch.Tensor) -> torch.Tensor:
+        copies.append(tuple(tensor.shape))
+        return original(tensor)
+
+    output, label_maps = _output(), _label_maps()
+    for name in ("item", "tolist", "__bool__", "__int__", "__float__", "__index__", "nonzero"):
+        monkeypatch.setattr(torch.Tensor, name, None)  # each would be another wait
+    monkeypatch.setattr(torch.Tensor, "cpu", counted)
+    criterion(output, label_maps, K, LossConfig()).total.backward()
+    assert copies == [(B, 3 * Q + 1, K)]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_loss_and_is_not_waited_for() -> None:
+    """On a GPU the copy of the costs is awaited by an event; whatever else would wait is an error.
+
+    The values and gradients are those of the CPU.
+    """
+    expected = criterion(_output(), _label_maps(), K, LossConfig())
+    output = _output()
+    leaves = (output.masks.mask_logits, *output.masks.auxiliary_mask_logits)
+    last, *auxiliary = (logits.detach().cuda().requires_grad_() for logits in leaves)
+    on_gpu = dataclasses.replace(
+        _with_masks(output, mask_logits=last, auxiliary_mask_logits=tuple(auxiliary)),
+        image_features=output.image_features.cuda(),
+        text_features=output.text_features.cuda(),
+        logit_scale=output.logit_scale.cuda(),
+    )
+    label_maps = _label_maps().cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        terms = criterion(on_gpu, label_maps, K, LossConfig())
+        terms.total.backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert _values(terms) == pytest.approx(_values(expected), rel=1e-5)
+    criterion(output, _label_maps(), K, LossConfig()).total.backward()
+    for theirs, ours in zip(leaves, (last, *auxiliary), strict=True):
+        torch.testing.assert_close(ours.grad.cpu(), theirs.grad)

@@ -194,3 +194,13 @@ def test_constants_are_not_weights() -> None:
     model = _model()
     assert not {"mean", "std"} & set(model.state_dict())
     assert {"mean", "std"} == {name for name, _ in model.named_buffers(recurse=False)}
+
+
+@pytest.mark.parametrize("masked_attention", [False, True])
+def test_nothing_waits_for_the_device(masked_attention: bool) -> None:
+    """Forward and backward ask no tensor for its values: they run where tensors have none."""
+    model = _model(masked_attention=masked_attention).to("meta")
+    output = model(torch.rand(2, 3, 37, 61, device="meta"), TOKENS.to("meta"))
+    loss = (output.image_features * output.text_features).sum() * output.logit_scale
+    (loss + output.masks.mask_logits.sum()).backward()
+    assert model.mask_decoder.query_position.grad is not None

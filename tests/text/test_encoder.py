@@ -1,4 +1,4 @@
-"""The text encoder is open_clip's text transformer, and skips what cannot matter."""
+"""The text encoder is open_clip's text transformer, whatever follows the end of a text."""
 
 from __future__ import annotations
 
@@ -112,27 +112,22 @@ def test_a_feature_depends_on_nothing_after_its_end() -> None:
 
 @pytest.mark.parametrize("length", [4, 5, 16])
 def test_columns_after_the_last_end_can_be_left_out(length: int) -> None:
-    """Ids cut right after the last [EOS], or anywhere later, give the same features, bit by bit."""
+    """Ids cut right after the last [EOS], or anywhere later, give the same features."""
     encoder = encoder_of()
     token_ids = ids("a dog", "cat")
     with torch.no_grad():
-        assert torch.equal(encoder(token_ids[:, :length]), encoder(token_ids))
+        cut, whole = encoder(token_ids[:, :length]), encoder(token_ids)
+    torch.testing.assert_close(cut, whole, rtol=0, atol=1e-5)
 
 
-def test_the_blocks_see_no_more_columns_than_the_longest_text_has() -> None:
-    """The work follows the longest text of the batch, not the context length."""
-    encoder = encoder_of()
-    lengths = []
-    encoder.blocks[0].register_forward_pre_hook(
-        lambda _, inputs: lengths.append(inputs[0].shape[1])
-    )
-    encoder(ids("a dog", "cat"))
-    encoder(ids("a dog", "word " * 20))
-    assert lengths == [4, 16]
+def test_nothing_waits_for_the_device() -> None:
+    """The encoder asks no tensor for its values, so it runs where tensors have none."""
+    encoder = encoder_of().to("meta")
+    assert encoder(ids("a dog", "cat").to("meta")).shape == (2, 32)
 
 
-def test_an_exported_graph_keeps_every_column_and_the_features() -> None:
-    """Export sees a fixed length; its graph serves texts of any length with the same features."""
+def test_an_exported_graph_serves_texts_of_any_length() -> None:
+    """The graph that was traced with short texts gives long ones the same features."""
     encoder = encoder_of(TextConfig(layers=1, width=16, heads=2, context_length=8))
     example = ids("cat", "dog", context_length=8)
     program = torch.export.export(encoder, (example,))

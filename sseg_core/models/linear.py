@@ -1,0 +1,59 @@
+"""Linear layers that a CPU computes as convolutions, where that is faster."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_LEAST_WORK = 2**23
+"""Products of numbers below which a convolution does not pay off (our choice, not in the paper)."""
+
+_MOST_PARTS = 32
+
+
+class PointwiseLinear(nn.Linear):
+    """`nn.Linear`, in fp32 on a CPU by oneDNN instead of by the BLAS that torch comes with.
+
+    torch gives fp32 products of matrices to its BLAS, but convolutions to oneDNN. A 1x1
+    convolution is the same product, and oneDNN uses the widest vectors of any maker's CPU, which
+    the BLAS (MKL) does not on AMD's: there a training step of Swin-S takes 0.7 of the time. Half
+    precision goes to oneDNN anyway, and a GPU has no such difference: there, and in traced or
+    compiled graphs, this is `nn.Linear`.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Return [..., out_features] from [..., in_features]."""
+        rows = input.numel() // self.in_features
+        if not _is_better_convolved(input, rows * self.weight.numel()):
+            return super().forward(input)
+        # Rows become cells of images in channels_last format, both ways without a copy. Several
+        # images, for with one thread torch convolves fewer than 16 by other means.
+        parts = math.gcd(rows, _MOST_PARTS)
+        cells = input.reshape(parts, rows // parts, 1, self.in_features).permute(0, 3, 1, 2)
+        products = F.conv2d(cells, self.weight[:, :, None, None], self.bias)
+        return products.permute(0, 2, 3, 1).reshape(*input.shape[:-1], self.out_features)
+
+
+def use_pointwise(network: nn.Module) -> None:
+    """Let all plain `nn.Linear` in `network` compute as `PointwiseLinear`.
+
+    Their parameters stay the same objects under the same names.
+    """
+    for module in network.modules():
+        if type(module) is nn.Linear:
+            # As torch.nn.utils.parametrize does: the class adds nothing to the state.
+            module.__class__ = PointwiseLinear
+
+
+def _is_better_convolved(input_: Tensor, work: int) -> bool:
+    return (
+        input_.device.type == "cpu"
+        and input_.dtype == torch.float32
+        and work >= _LEAST_WORK
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
