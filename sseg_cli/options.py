@@ -46,6 +46,7 @@ DryRunOption = Annotated[
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
+EXIT_STOPPED = 143  # 128 + SIGTERM, as a shell has it
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,15 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        from sseg_core.errors import SsegError
+        from sseg_core.errors import SsegError, Stopped
 
         context: typer.Context = kwargs["context"]  # type: ignore[assignment]
         as_json = bool(kwargs.get("as_json"))
         try:
             return command(*args, **kwargs)
+        except Stopped as error:
+            _fail(error.message, error.hint, context, as_json=as_json)
+            raise typer.Exit(EXIT_STOPPED) from None
         except SsegError as error:
             _fail(error.message, error.hint, context, as_json=as_json)
         except KeyboardInterrupt:

@@ -158,7 +158,7 @@ def run(
             artifact=folders[0],
             scratch=folders[1],
         )
-        start = the_plan.start and the_plan.start.verified_file(WEIGHTS)
+        start = None if the_plan.start is None else the_plan.start.verified_file(WEIGHTS)
         learner = build_learner(the_plan.config, the_plan.inputs.num_segments, target, start=start)
         if probe is not None:
             give_segments(learner.model, the_plan.config.masks.generator)

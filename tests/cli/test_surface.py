@@ -23,7 +23,8 @@ OPTIONS = {
         "--config", "--set", "--name", "--device", "--json", "--dry-run",
     },
     "train": {
-        "--recipe", "--masks", "--config", "--set", "--name", "--device", "--json", "--dry-run",
+        "--recipe", "--masks", "--gpus", "--procs", "--nodes", "--rendezvous",
+        "--config", "--set", "--name", "--device", "--json", "--dry-run",
     },
     "eval": {
         "--benchmark", "--root", "--model", "--limit",
@@ -104,6 +105,8 @@ def test_a_misspelt_command_or_option_is_a_usage_error(runner: CliRunner) -> Non
     [
         (["train", "--recipe", "tny"], "no recipe 'tny'", "'tiny'"),
         (["train"], "no masks artifact", "sseg pseudomask"),
+        (["train", "--gpus", "2", "--procs", "2"], "exclude each other", ""),
+        (["train", "--procs", "2", "--nodes", "2"], "needs the place", "--rendezvous"),
         (["train", "--set", "optim.lrr=1"], "no option 'optim.lrr'", "'lr'"),
         (["train", "--config", "gone.toml"], "gone.toml", "Check the path"),
         (["pseudomask"], "no pairs", "sseg download"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
-import pickle
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -19,9 +21,8 @@ from PIL import Image
 from sseg_core.config import LoaderConfig
 from sseg_core.data import loader
 from sseg_core.data.images import encode_jpeg
-from sseg_core.data.batches import BatchMaker
-from sseg_core.data.loader import BatchStream, Delivery, make_loader
-from sseg_core.data.order import SampleOrder, ShardSet
+from sseg_core.data.loader import Delivery, make_loader
+from sseg_core.data.order import ShardSet
 from sseg_core.data.shards import Sample, pack_sample, write_tar
 from sseg_core.errors import DataError
 from sseg_core.structures import Batch
@@ -221,7 +222,7 @@ def test_a_lost_shard_is_no_unusable_sample(tmp_path: Path) -> None:
 
 
 def test_a_batch_of_bad_samples_takes_another_one(tmp_path: Path) -> None:
-    """Small batches may hold corrupt samples alone; they are filled, and the same after a resume."""
+    """Small batches may hold corrupt samples alone; they are filled, after a resume likewise."""
     shards = write_shards(tmp_path, [12], corrupt=[0, 5, 7, 8])
     items = list(islice(batches(shards, 0, batch_size=1), 36))
     assert sum(batch.skipped.get("truncated", 0) for batch in items) == 12
@@ -248,231 +249,58 @@ def test_all_tensors_of_a_batch_are_pinned(monkeypatch: pytest.MonkeyPatch) -> N
     assert error.pin_memory() is error
 
 
-SIGNALLED = """
-import os, signal, sys, time
-sys.path.insert(0, {folder!r})
+STREAMER = """
+import multiprocessing, os, signal, sys
 from itertools import islice
-from stream import stream
+
+import numpy as np
+
+from sseg_core.config import LoaderConfig
+from sseg_core.data.loader import make_loader
+from sseg_core.data.order import ShardSet
+
+
+def ids(texts):
+    return np.ones((len(texts), 2), np.int64)
+
 
 noted = []
-signal.signal(signal.SIGTERM, lambda number, frame: noted.append(number))
-signal.signal(signal.SIGUSR1, lambda number, frame: noted.append(number))
-batches = stream()
-next(batches)
 for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-    try:
-        os.killpg(0, number)
-        time.sleep(0.2)
-    except KeyboardInterrupt:
-        noted.append(signal.SIGINT)
+    signal.signal(number, lambda number, frame: noted.append(number))
+config = LoaderConfig(load_size=32, workers=2)
+shards = ShardSet(((sys.argv[1], sys.argv[2]),), 1, "x")
+batches = make_loader([shards], config, batch_size=4, seed=0, start_batch=0, tokenizer=ids)
+next(batches)
+print("ready", flush=True)
+sys.stdin.readline()
 print(sum(len(batch.keys) for batch in islice(batches, 20)), len(noted))
-begin = time.monotonic()
-import multiprocessing
 worker = multiprocessing.active_children()[0]
 worker.terminate()
 worker.join(20)
-print(worker.exitcode)
+print(worker.exitcode, flush=True)
 os._exit(0)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="signals are told apart on Linux only")
 def test_workers_leave_signals_to_their_parent(tmp_path: Path) -> None:
     """What is sent to all processes of a run ends no worker; what their parent sends does."""
-    shards = write_shards(tmp_path, [9])
-    (tmp_path / "stream.py").write_text(
-        "import numpy as np\n"
-        "from sseg_core.config import LoaderConfig\n"
-        "from sseg_core.data.loader import make_loader\n"
-        "from sseg_core.data.order import ShardSet\n"
-        "def ids(texts): return np.ones((len(texts), 2), np.int64)\n"
-        "def stream():\n"
-        f"    sets = [ShardSet({tuple(shards)!r}, 1, 'x')]\n"
-        "    config = LoaderConfig(load_size=32, workers=2)\n"
-        "    options = dict(batch_size=4, seed=0, start_batch=0, tokenizer=ids)\n"
-        "    return make_loader(sets, config, **options)\n",
-        encoding="utf-8",
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", SIGNALLED.format(folder=str(tmp_path))],
-        capture_output=True,
+    process = subprocess.Popen(
+        [sys.executable, "-c", STREAMER, *write_shards(tmp_path, [9])[0]],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
         start_new_session=True,
-        check=True,
     )
-    assert result.stdout.split() == ["80", "3", "0"], result.stderr
-
-
-def test_the_main_process_loads_like_one_worker(tmp_path: Path) -> None:
-    """No worker and one worker give the same batches."""
-    shards = write_shards(tmp_path, [9, 9])
-    one = CONFIG.model_copy(update={"workers": 1})
-    assert contents(batches(shards, 0), 6) == contents(batches(shards, 0, one), 6)
-
-
-def test_the_stream_survives_pickling(tmp_path: Path) -> None:
-    """A worker that is spawned gets the stream as a pickle, and yields the same from it."""
-    order = SampleOrder((one_set(write_shards(tmp_path, [9])),), (9,), 0, 12, 7)
-    maker = BatchMaker(CONFIG, 4, spell)
-    stream = BatchStream(order, maker, start_batch=0, rank=0, world_size=1)
-    copy = pickle.loads(pickle.dumps(stream))
-    first, second = ((delivery.content for delivery in each) for each in (copy, stream))
-    assert contents(first, 3) == contents(second, 3)
-
-
-def test_another_seed_gives_another_order(tmp_path: Path) -> None:
-    """The seed decides the order."""
-    shards = write_shards(tmp_path, [9, 9])
-    first, second = (next(batches(shards, 0, seed=seed)).keys for seed in (0, 1))
-    assert first != second
-
-
-def test_the_order_differs_from_pass_to_pass(tmp_path: Path) -> None:
-    """A pass over the data is no repetition of the one before, in order or captions."""
-    shards = write_shards(tmp_path, [12])
-    items = batches(shards, 0)
-    passes = [list(islice(items, 3)) for _ in range(2)]
-    keys = [[key for batch in a_pass for key in batch.keys] for a_pass in passes]
-    assert keys[0] != keys[1]
-    assert sorted(keys[0]) == sorted(keys[1])
-    captions = [
-        {tuple(row) for batch in a_pass for row in batch.token_ids.tolist()} for a_pass in passes
-    ]
-    assert captions[0] != captions[1]
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_every_sample_comes_equally_often(tmp_path: Path, workers: int) -> None:
-    """Over k passes each sample comes k times, though chunks end in the middle of shards."""
-    shards = write_shards(tmp_path, [8, 8, 8])
-    config = CONFIG.model_copy(update={"workers": workers})
-    # 3 workers take a chunk of 12 samples each in a round of 9 batches: 36 samples; 2 rounds of
-    # them, as 18 batches of one worker, are 72 samples: 3 passes over 24.
-    counts = Counter(key for b in islice(batches(shards, 0, config), 18) for key in b.keys)
-    assert counts == {f"s{i}": 3 for i in range(24)}
-
-
-def test_more_workers_than_shards(tmp_path: Path) -> None:
-    """One small shard feeds any number of workers."""
-    shards = write_shards(tmp_path, [3])
-    config = CONFIG.model_copy(update={"workers": 2})
-    seen = Counter(key for b in islice(batches(shards, 0, config), 12) for key in b.keys)
-    assert seen == {"s0": 16, "s1": 16, "s2": 16}
-
-
-def test_image_mask_and_caption_belong_together(tmp_path: Path) -> None:
-    """Each place of a batch holds one sample's image, label map, caption and key."""
-    shards = write_shards(tmp_path, [9, 9], without_mask=[3, 11])
-    for batch in islice(batches(shards, 0), 8):
-        assert batch.images.shape == (4, 3, 32, 32)
-        assert batch.images.dtype == torch.uint8
-        assert batch.label_maps.shape == (4, 32, 32)
-        assert batch.label_maps.dtype == torch.uint8
-        assert batch.token_ids.dtype == torch.int64
-        for image, label_map, ids, key in zip(
-            batch.images, batch.label_maps, batch.token_ids, batch.keys, strict=True
-        ):
-            number = int(key[1:])
-            assert abs(float(image.float().mean()) - 2 * number) < 2
-            assert (label_map[:, :16] == number).all()
-            assert (label_map[:, 16:] == number + 100).all()
-            assert ids[0] == number
-            assert number not in {3, 11}
-
-
-def test_dropped_words_reach_the_tokenizer_and_repeat_exactly(tmp_path: Path) -> None:
-    """With word_dropout some texts lose their number; the same batch is the same again."""
-    shards = write_shards(tmp_path, [40])
-    config = CONFIG.model_copy(update={"word_dropout": 0.5})
-    first, second = (
-        next(
-            make_loader(
-                [one_set(shards)], config, batch_size=16, seed=3, start_batch=1, tokenizer=lengths
-            )
-        )
-        for _ in range(2)
-    )
-    assert torch.equal(first.token_ids, second.token_ids)
-    assert first.token_ids.min() < 4 <= first.token_ids.max() + 1
-
-
-def test_loading_leaves_the_global_generator_alone(tmp_path: Path) -> None:
-    """A resumed run restores torch's generator, then opens the loader: no draw may be lost."""
-    shards = write_shards(tmp_path, [12])
-    state = torch.get_rng_state()
-    next(
-        make_loader([one_set(shards)], CONFIG, batch_size=4, seed=0, start_batch=2, tokenizer=spell)
-    )
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_only_nouns_and_verbs_reach_the_tokenizer(tmp_path: Path) -> None:
-    """With caption_words=nouns_verbs the tokenizer sees nouns and verbs alone."""
-    texts: list[str] = []
-
-    def record(batch: Sequence[str]) -> np.ndarray:
-        texts.extend(batch)
-        return np.zeros((len(batch), 1), np.int64)
-
-    item = Sample("s0", sample(0).image, ("The very happy dog runs on the green grass.",))
-    write_tar(tmp_path / "p.tar", pack_sample(item, "jpg"))
-    write_tar(tmp_path / "m.tar", [("s0.mask.png", mask_png(0))])
-    config = CONFIG.model_copy(update={"caption_words": "nouns_verbs"})
-    shards = [(str(tmp_path / "p.tar"), str(tmp_path / "m.tar"))]
-    sets = [one_set(shards)]
-    next(make_loader(sets, config, batch_size=2, seed=0, start_batch=0, tokenizer=record))
-    assert texts == ["dog runs grass"] * 2
-
-
-def test_bad_samples_are_replaced_and_counted(tmp_path: Path) -> None:
-    """A corrupt image gives its place to another sample of the batch, and is counted."""
-    shards = write_shards(tmp_path, [12], corrupt=[5], without_mask=[7])
-    items = list(islice(batches(shards, 0), 11))
-    skipped: Counter[str] = Counter()
-    for batch in items:
-        assert len(batch.keys) == 4
-        assert not {"s5", "s7"} & set(batch.keys)
-        skipped.update(batch.skipped)
-    # Chunks of 12 samples end within the fifth pass over 11, after its first sample.
-    assert skipped["truncated"] == 4
-    assert set(skipped) == {"truncated", "no mask"}
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_too_many_bad_samples_stop_with_the_reason(tmp_path: Path, workers: int) -> None:
-    """Above max_skip_rate the stream ends in one sentence that names the commonest reason."""
-    shards = write_shards(tmp_path, [40], corrupt=range(0, 40, 2))
-    config = CONFIG.model_copy(update={"max_skip_rate": 0.3, "workers": workers})
-    with pytest.raises(DataError, match=r"samples are unusable.*truncated: ") as caught:
-        list(islice(batches(shards, 0, config, batch_size=20), 60))
-    assert "Traceback" not in str(caught.value)
-    assert "max_skip_rate" in caught.value.hint
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_empty_stream_is_an_error(tmp_path: Path, workers: int) -> None:
-    """Shards without a usable sample end in an error, not in waiting."""
-    config = CONFIG.model_copy(update={"workers": workers})
-    shards = write_shards(tmp_path, [5], without_mask=range(5))
-    with pytest.raises(DataError, match=r"None of the 1 shards .*no mask: "):
-        next(batches(shards, 0, config))
-    with pytest.raises(DataError, match=r"12 samples in a row are unusable \(truncated: 12\)"):
-        next(batches(write_shards(tmp_path, [4], corrupt=range(4)), 0, config))
-    with pytest.raises(DataError, match="no shards"):
-        batches([], 0, config)
-    missing = str(tmp_path / "none.tar")
-    with pytest.raises(DataError, match=r"None of the 1 shards of things:v1 .*none\.tar"):
-        next(batches([(missing, missing)], 0, config))
-
-
-def test_masks_that_are_no_palette_images_are_counted(tmp_path: Path) -> None:
-    """A mask that is no PNG, or one in colour, counts as a bad mask."""
-    stream = io.BytesIO()
-    Image.new("RGB", (4, 4)).save(stream, "PNG")
-    write_tar(tmp_path / "p.tar", [m for i in range(4) for m in pack_sample(sample(i), "jpg")])
-    masks = [mask_png(0), b"nonsense", stream.getvalue(), mask_png(3)[:-30]]
-    write_tar(tmp_path / "m.tar", [(f"s{i}.mask.png", mask) for i, mask in enumerate(masks)])
-    batch = next(batches([(str(tmp_path / "p.tar"), str(tmp_path / "m.tar"))], 0))
-    assert batch.keys == ("s0",) * 4
-    assert batch.skipped == {"bad mask": 3}
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            os.killpg(process.pid, number)
+            time.sleep(0.3)  # one that comes while another waits may be merged with it
+        output, errors = process.communicate("\n", timeout=100)
+        assert output.split() == ["80", "3", "0"], errors
+    finally:
+        process.kill()

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import sys
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
+from sseg_core.config import LoaderConfig
 from sseg_core.data import urls
+from sseg_core.data.images import encode_jpeg
+from sseg_core.data.loader import make_loader
+from sseg_core.data.order import SampleOrder, ShardSet
 from sseg_core.data.shards import Sample, pack_sample, read_shard, write_tar
-from sseg_core.data.urls import are_shards, expand_shards, is_url, join, open_shard, store_file
+from sseg_core.data.urls import (
+    ShardError,
+    are_shards,
+    expand_shards,
+    is_url,
+    join,
+    open_shard,
+    shard_size,
+    store_file,
+)
 from sseg_core.errors import ConfigError, DataError
 
 SAMPLES = [Sample(f"s{i}", bytes([i]) * 50_000, ("a cat",)) for i in range(40)]
@@ -25,11 +42,13 @@ class Server(BaseHTTPRequestHandler):
     """Serves one file; the folder in the path says how badly.
 
     /ranges/ and /whole/ with and without byte ranges, /cut/ ends the first two answers early,
-    /busy/ answers 503 twice, /down/ always.
+    /busy/ answers 503 twice, /down/ always; /mute/ takes a request and says nothing, /slow/ does
+    so in the middle of the file.
     """
 
     content = b""
     requests: ClassVar[Counter[str]] = Counter()
+    hang = threading.Event()
 
     def do_HEAD(self) -> None:
         self.answer(body=False)
@@ -40,6 +59,9 @@ class Server(BaseHTTPRequestHandler):
     def answer(self, *, body: bool) -> None:
         mode = self.path.split("/")[1]
         self.requests[f"{mode} {'GET' if body else 'HEAD'}"] += 1
+        if mode == "mute":
+            self.hang.wait(30)
+            return
         status = {"gone": 404, "secret": 403, "down": 503}.get(mode, 200)
         if mode == "busy" and self.requests["busy HEAD"] + self.requests["busy GET"] <= 2:
             status = 503
@@ -59,6 +81,8 @@ class Server(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if body:
+            if mode == "slow" and self.requests["slow GET"] > 1:
+                self.hang.wait(30)
             cut = mode == "cut" and self.requests["cut GET"] <= 2
             self.wfile.write(data[: len(data) // 2] if cut else data)
 
@@ -77,7 +101,9 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     http = ThreadingHTTPServer(("127.0.0.1", 0), Server)
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()
+    monkeypatch.setattr(Server, "hang", threading.Event())
     yield f"http://127.0.0.1:{http.server_address[1]}"
+    Server.hang.set()
     http.shutdown()
     thread.join()
     http.server_close()
@@ -104,6 +130,94 @@ def test_what_cannot_be_read_is_one_sentence(
     ):
         list(read_shard(f"{server}/{mode}/7.tar"))
     assert Server.requests.total() <= most_requests
+
+
+@pytest.mark.parametrize("mode", ["mute", "slow"])
+def test_a_server_that_says_nothing_is_given_up(
+    server: str, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Three times, each for a bounded time, whether it is silent at once or later."""
+    monkeypatch.setattr(urls, "_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(Server, "content", Server.content * 8)  # more than is read at once
+    with pytest.raises(ShardError, match=rf"{server}/{mode}/7.tar: no answer within 0.3 s"):
+        list(read_shard(f"{server}/{mode}/7.tar"))
+
+
+def test_what_a_late_answer_brings_is_not_mixed_in(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt that was given up may end later; the stream stays where it was."""
+    monkeypatch.setattr(urls, "_TIMEOUT_S", 0.5)
+    real, delays = urls._RemoteFile._read_from, iter([0.0, 0.0, 0.7, 0.0, 0.7])
+
+    def sometimes_late(self: object, stream: object, length: int) -> object:
+        result = real(self, stream, length)
+        time.sleep(next(delays, 0.0))
+        return result
+
+    monkeypatch.setattr(urls, "_BUFFER_BYTES", 2**16)
+    monkeypatch.setattr(urls._RemoteFile, "_read_from", sometimes_late)
+    assert list(read_shard(f"{server}/ranges/000000.tar")) == SAMPLES
+    assert next(delays, None) is None
+
+
+def test_an_order_goes_on_around_urls_that_fail(server: str) -> None:
+    """Of four shards two are gone: they are counted, and the others take their place."""
+    places = [f"{server}/{mode}/{i}.tar" for i, mode in enumerate(["ranges", "gone"] * 2)]
+    order = SampleOrder(
+        (ShardSet(tuple((url, None) for url in places), 1, "far"),), (40,), 0, 160, 8
+    )
+    skipped: Counter[str] = Counter()
+    found = Counter(sample.key for sample, _ in order.chunk(0, skipped))
+    assert found == {sample.key: 4 for sample in SAMPLES}
+    assert 2 <= skipped["unreadable shard"] <= 4
+
+
+def ids(texts: Sequence[str]) -> np.ndarray:
+    return np.ones((len(texts), 2), np.int64)
+
+
+def test_workers_read_urls_that_their_parent_has_read_too(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parent measures a shard before it starts the workers: its connections stay its own."""
+    picture = encode_jpeg(np.full((40, 40, 3), 128, np.uint8), 90)
+    members = [
+        m for i in range(8) for m in pack_sample(Sample(f"s{i}", picture, ("a cat",)), "jpg")
+    ]
+    write_tar(tmp_path / "pictures.tar", members)
+    monkeypatch.setattr(Server, "content", (tmp_path / "pictures.tar").read_bytes())
+    shards = tuple((f"{server}/{mode}/0.tar", None) for mode in ("ranges", "gone", "whole"))
+    batches = make_loader(
+        [ShardSet(shards, 1, "far")],
+        LoaderConfig(load_size=32, shuffle_buffer=4, workers=2),
+        batch_size=4,
+        seed=0,
+        start_batch=0,
+        tokenizer=ids,
+    )
+    seen, skipped = set(), Counter[str]()
+    for batch in islice(batches, 20):
+        seen.update(batch.keys)
+        skipped.update(batch.skipped)
+    assert seen == {f"s{i}" for i in range(8)}
+    assert set(skipped) == {"unreadable shard"}
+
+
+def test_the_size_of_a_shard(server: str, tmp_path: Path) -> None:
+    """Of a file and of a URL; one that is not there cannot be told."""
+    size = len(Server.content)
+    assert shard_size(f"{server}/ranges/0.tar") == shard_size(str(tmp_path / "source.tar")) == size
+    for missing in (f"{server}/gone/0.tar", str(tmp_path / "none.tar")):
+        with pytest.raises(ShardError, match="no such file"):
+            shard_size(missing)
+
+
+def test_an_unreadable_shard_crosses_processes() -> None:
+    """The error of a worker arrives as it was."""
+    error = pickle.loads(pickle.dumps(ShardError("a.tar", "no such file")))
+    assert (error.location, error.reason) == ("a.tar", "no such file")
+    assert str(error) == str(ShardError("a.tar", "no such file"))
 
 
 def test_a_server_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
