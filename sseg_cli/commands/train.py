@@ -81,7 +81,7 @@ def train(
     number of processes. SIGUSR1 writes a checkpoint; SIGTERM and Ctrl-C write one and end.
     """
     from sseg_cli.console import show_artifact, show_note, show_plan
-    from sseg_cli.process_plan import plan_processes
+    from sseg_cli.processes.plan import plan_processes
     from sseg_core.recipes import recipe as named
 
     configuration = configured(named(recipe), config, set_)
@@ -100,7 +100,7 @@ def train(
         if rank != 0:
             return  # the first rank tells
     else:
-        from sseg_cli.launch import launch
+        from sseg_cli.processes.launch import launch
 
         kind = "cuda" if processes.on_gpus else "cpu"
         work = (configuration, root, name, kind)

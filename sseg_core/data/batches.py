@@ -111,7 +111,7 @@ def decode_mask(data: bytes, size: int) -> npt.NDArray[np.uint8]:
     except Exception as error:  # Pillow's readers raise whatever their parsing stumbles on
         raise ImageError("bad mask", "is corrupt", "The mask") from error
     rows, columns = (_nearest(length, size) for length in ids.shape)
-    return ids.take(rows, axis=0).take(columns, axis=1)
+    return ids.take(columns, axis=1).take(rows, axis=0)  # rows last: they are copied whole
 
 
 @functools.cache

@@ -7,7 +7,6 @@ Every process of a run (a rank) has its own stream of batches, which its workers
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -219,18 +218,18 @@ def leave_signals_to_parent(worker: int) -> None:
         worker: number of the worker.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform != "linux":
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        return
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    name = f"signals of loader worker {worker}"
-    threading.Thread(target=_await_parents_signal, name=name, daemon=True).start()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        name = f"signals of loader worker {worker}"
+        threading.Thread(target=_end_when_parent_says, name=name, daemon=True).start()
 
 
-def _await_parents_signal() -> None:
+def _end_when_parent_says() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None  # a worker has one
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
         pass
-    os._exit(0)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    signal.raise_signal(signal.SIGTERM)

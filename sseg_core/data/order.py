@@ -161,13 +161,13 @@ def shard_length(a_set: ShardSet) -> int:
 
 
 def _pairs_length(shard: str) -> int:
-    samples = list(islice(read_shard(shard), _MEASURED_SAMPLES))
-    size = shard_size(shard) if len(samples) == _MEASURED_SAMPLES else None
-    if size is None:
-        return len(samples)
-    # A tar pads each member to whole blocks and puts one before it; the captions take one.
-    used = sum(512 * (len(sample.image) // 512 + 4) for sample in samples)
-    return max(len(samples), len(samples) * size // used)
+    samples, used = 0, 0
+    for sample in islice(read_shard(shard), _MEASURED_SAMPLES):
+        samples += 1
+        # A tar pads each member to whole blocks and puts one before it; the captions take one.
+        used += 512 * (len(sample.image) // 512 + 4)
+    size = shard_size(shard) if samples == _MEASURED_SAMPLES else None
+    return samples if size is None else max(samples, samples * size // used)
 
 
 def generator(seed: int, *purpose: str | int) -> random.Random:

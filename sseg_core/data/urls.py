@@ -8,33 +8,23 @@ from __future__ import annotations
 import io
 import re
 import shutil
-import time
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path, PurePosixPath
-from threading import Thread
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import braceexpand
 
+from sseg_core.data.retries import TIMEOUT_S, in_time, reason_of, with_retries
 from sseg_core.errors import ConfigError, DataError, printable
 
-T = TypeVar("T")
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.tar")
-_ATTEMPTS = 3
-_BACK_OFF_S = 1.0  # before the second attempt; twice that before the third
-_TIMEOUT_S = 60.0  # for one attempt to open, or to read at most `_BUFFER_BYTES`
 _BUFFER_BYTES = 2**20  # tar headers are read in small pieces
 _PACKAGES = {
     "http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs",
     "az": "adlfs", "abfs": "adlfs",
 }  # fmt: skip
-_LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError)
-_REFUSALS = frozenset({400, 401, 403, 404, 405, 410, 416})  # of HTTP; they stay as they are
 
 
 class ShardError(DataError):
@@ -125,7 +115,7 @@ def shard_size(location: str) -> int | None:
             return file.seek(0, io.SEEK_END)
     filesystem = _filesystem(location)
     try:
-        size = _with_retries(lambda: _in_time(lambda: filesystem.size(location)))
+        size = with_retries(lambda: in_time(lambda: filesystem.size(location)))
     except Exception as error:  # each file system raises the errors of its client library
         raise _unreadable(location, error) from error
     return None if size is None else int(size)
@@ -141,7 +131,7 @@ def store_file(source: Path, target: str) -> None:
     try:
         if is_url(target):
             filesystem = _filesystem(target)
-            _with_retries(lambda: filesystem.put_file(str(source), target))
+            with_retries(lambda: filesystem.put_file(str(source), target))
             return
         path = Path(target)
         partial = path.with_name(f"{path.name}.{uuid4().hex[:8]}.partial")
@@ -152,7 +142,7 @@ def store_file(source: Path, target: str) -> None:
         raise
     except Exception as error:  # each file system raises the errors of its client library
         raise DataError(
-            f"Cannot write {printable(target)}: {_reason(error)}.",
+            f"Cannot write {printable(target)}: {reason_of(error)}.",
             "Mend it, and run the same command again: it goes on with this shard.",
         ) from error
 
@@ -201,11 +191,11 @@ class _RemoteFile(io.RawIOBase):
         def once() -> bytes:
             # An attempt that fails loses its stream, which a thread may still wait for.
             stream, self._stream = self._stream, None
-            self._stream, data = _in_time(lambda: self._read_from(stream, length))
+            self._stream, data = in_time(lambda: self._read_from(stream, length))
             return data
 
         try:
-            return _with_retries(once)
+            return with_retries(once)
         except Exception as error:  # each file system raises the errors of its client library
             raise _unreadable(self._url, error) from error
 
@@ -224,57 +214,6 @@ class _RemoteFile(io.RawIOBase):
         if length and not data and size is not None and self._position < size:
             raise OSError("the connection was closed too early")
         return stream, data
-
-
-def _in_time(action: Callable[[], T]) -> T:
-    """Run `action` in a thread, and wait no longer than `_TIMEOUT_S` for it.
-
-    Client libraries differ in their timeouts; none bounds a server that sends a byte now and then.
-    """
-    future: Future[T] = Future()
-
-    def work() -> None:
-        try:
-            future.set_result(action())
-        except Exception as error:  # noqa: BLE001 - it is raised where the result is used
-            future.set_exception(error)
-
-    Thread(target=work, daemon=True).start()
-    try:
-        return future.result(_TIMEOUT_S)
-    except TimeoutError:
-        if future.done():
-            raise
-        raise TimeoutError(f"no answer within {_TIMEOUT_S:g} s") from None
-
-
-def _with_retries(action: Callable[[], T]) -> T:
-    for attempt in range(_ATTEMPTS):
-        try:
-            return action()
-        except Exception as error:  # each file system raises the errors of its client library
-            if attempt == _ATTEMPTS - 1 or not _is_transient(error):
-                raise
-            time.sleep(_BACK_OFF_S * 2**attempt)
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _is_transient(error: Exception) -> bool:
-    """Tell whether another attempt may succeed."""
-    root = _root(error)
-    status = getattr(root, "status", None)  # of HTTP
-    if status is not None:
-        return status not in _REFUSALS
-    if isinstance(error, _LASTING):
-        # fsspec calls every failure of HTTP a missing file; what it was, its cause tells.
-        return isinstance(root, OSError) != isinstance(root, _LASTING)
-    return True
-
-
-def _root(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 def _filesystem(url: str) -> Any:
@@ -301,7 +240,7 @@ def _options(scheme: str) -> dict[str, Any]:
         return {}
     from aiohttp import ClientTimeout
 
-    timeout = ClientTimeout(total=None, sock_connect=_TIMEOUT_S, sock_read=_TIMEOUT_S)
+    timeout = ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=TIMEOUT_S)
     return {"client_kwargs": {"timeout": timeout}}
 
 
@@ -317,12 +256,4 @@ def _shard_name(location: str) -> str:
 
 
 def _unreadable(location: str, error: Exception) -> ShardError:
-    return ShardError(printable(location, limit=200), _reason(error))
-
-
-def _reason(error: Exception) -> str:
-    root = _root(error)
-    if isinstance(root, FileNotFoundError) or getattr(root, "status", None) == 404:
-        return "no such file"
-    text = getattr(root, "strerror", None) or getattr(root, "message", None) or str(root)
-    return printable(text or type(root).__name__).lower().rstrip(".")
+    return ShardError(printable(location, limit=200), reason_of(error))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import functools
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 _LEAST_WORK = 2**23
 """Products of numbers below which a convolution does not pay off (our choice, not in the paper)."""
 
-_MOST_PARTS = 32
+_PARTS = range(16, 33)
+_LEAST_CELLS = 8
 
 
 class PointwiseLinear(nn.Linear):
@@ -29,12 +30,22 @@ class PointwiseLinear(nn.Linear):
         rows = input.numel() // self.in_features
         if not _is_better_convolved(input, rows * self.weight.numel()):
             return super().forward(input)
-        # Rows become cells of images in channels_last format, both ways without a copy. Several
-        # images, for with one thread torch convolves fewer than 16 by other means.
-        parts = math.gcd(rows, _MOST_PARTS)
+        # Rows become cells of images in channels_last format, both ways without a copy.
+        parts = _parts(rows)
         cells = input.reshape(parts, rows // parts, 1, self.in_features).permute(0, 3, 1, 2)
         products = F.conv2d(cells, self.weight[:, :, None, None], self.bias)
         return products.permute(0, 2, 3, 1).reshape(*input.shape[:-1], self.out_features)
+
+
+@functools.cache
+def _parts(rows: int) -> int:
+    """Return as how many images the rows are convolved.
+
+    With one thread, torch takes oneDNN for 16 or more only. Where rows do not divide so, it is one
+    image, which is never slower than the BLAS.
+    """
+    fitting = (n for n in _PARTS if rows % n == 0 and rows >= _LEAST_CELLS * n)
+    return next(fitting, 1)
 
 
 def use_pointwise(network: nn.Module) -> None:

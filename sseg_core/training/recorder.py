@@ -54,7 +54,6 @@ class Recorder:
         self._throughput = Throughput()
         self._waiting = Throughput()
         self._warned_of_disk = False
-        self._score = ""
         self._open = ExitStack()
         self._metrics = self._open.enter_context(
             MetricsLog(folder / METRICS, first_step=first_step)
@@ -102,13 +101,12 @@ class Recorder:
             images_s=f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}",
             wait=f"{100 * wait:.0f} %",
             memory=f"{memory / 1000:.1f} GB",
-            **({"miou": self._score} if self._score else {}),
         )
 
     def record_probe(self, step: int, scores: Mapping[str, float], best: float) -> None:
         """Write what a probe measured after `step` steps; `best` is the best so far."""
         self._write({"step": step, **scores})
-        self._score = f"{scores['probe_miou']:.1f} (best {best:.1f})"
+        self._progress.advance(0, miou=f"{scores['probe_miou']:.1f} (best {best:.1f})")
 
     def picture(self, step: int, sheet: Image.Image) -> None:
         """Keep pictures of held-out images, as a file and in TensorBoard."""

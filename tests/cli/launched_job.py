@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from sseg_cli import launch as launching
-from sseg_cli import rendezvous
-from sseg_cli.launch import launch
-from sseg_cli.process_plan import ProcessPlan
+from sseg_cli.processes import launch as launching
+from sseg_cli.processes import rendezvous
+from sseg_cli.processes.launch import launch
+from sseg_cli.processes.plan import ProcessPlan
 from sseg_core.cluster import world_from_environment
 from sseg_core.distributed import process_group, rank, sum_over_ranks
 from sseg_core.errors import DataError, SsegError, Stopped

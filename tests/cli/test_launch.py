@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from sseg_cli import rendezvous
-from sseg_cli.process_plan import ProcessPlan, plan_processes
-from sseg_cli.rendezvous import Rendezvous
+from sseg_cli.processes import rendezvous
+from sseg_cli.processes.plan import ProcessPlan, plan_processes
+from sseg_cli.processes.rendezvous import Rendezvous
 from sseg_core.errors import ConfigError
 
 JOB = Path(__file__).with_name("launched_job.py")

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from sseg_core.config import LoaderConfig
-from sseg_core.data import urls
+from sseg_core.data import retries, urls
 from sseg_core.data.images import encode_jpeg
 from sseg_core.data.loader import make_loader
 from sseg_core.data.order import SampleOrder, ShardSet
@@ -93,7 +93,7 @@ class Server(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     pytest.importorskip("aiohttp", reason="http:// URLs need aiohttp")
-    monkeypatch.setattr(urls, "_BACK_OFF_S", 0.001)
+    monkeypatch.setattr(retries, "_BACK_OFF_S", 0.001)
     path = tmp_path / "source.tar"
     write_tar(path, [member for item in SAMPLES for member in pack_sample(item, "jpg")])
     monkeypatch.setattr(Server, "content", path.read_bytes())
@@ -137,7 +137,7 @@ def test_a_server_that_says_nothing_is_given_up(
     server: str, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     """Three times, each for a bounded time, whether it is silent at once or later."""
-    monkeypatch.setattr(urls, "_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(retries, "TIMEOUT_S", 0.3)
     monkeypatch.setattr(Server, "content", Server.content * 8)  # more than is read at once
     with pytest.raises(ShardError, match=rf"{server}/{mode}/7.tar: no answer within 0.3 s"):
         list(read_shard(f"{server}/{mode}/7.tar"))
@@ -147,7 +147,7 @@ def test_what_a_late_answer_brings_is_not_mixed_in(
     server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An attempt that was given up may end later; the stream stays where it was."""
-    monkeypatch.setattr(urls, "_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(retries, "TIMEOUT_S", 0.5)
     real, delays = urls._RemoteFile._read_from, iter([0.0, 0.0, 0.7, 0.0, 0.7])
 
     def sometimes_late(self: object, stream: object, length: int) -> object:
@@ -223,7 +223,7 @@ def test_an_unreadable_shard_crosses_processes() -> None:
 def test_a_server_that_is_not_there_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused connection is tried again, then told."""
     pytest.importorskip("aiohttp", reason="http:// URLs need aiohttp")
-    monkeypatch.setattr(urls, "_BACK_OFF_S", 0.001)
+    monkeypatch.setattr(retries, "_BACK_OFF_S", 0.001)
     with pytest.raises(DataError, match=r"http://127\.0\.0\.1:9/1\.tar: connect call failed"):
         open_shard("http://127.0.0.1:9/1.tar")
 

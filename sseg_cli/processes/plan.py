@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sseg_cli.rendezvous import Rendezvous, parse
+from sseg_cli.processes.rendezvous import Rendezvous, parse
 from sseg_core.cluster import (
     is_torchrun,
     slurm_meeting_point,

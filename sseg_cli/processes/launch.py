@@ -20,9 +20,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
-from sseg_cli import rendezvous
-from sseg_cli.launched import PASSED_ON, Job, read_failures, read_pids, run_rank
-from sseg_cli.process_plan import ProcessPlan
+from sseg_cli.processes import rendezvous
+from sseg_cli.processes.launched import PASSED_ON, Job, read_failures, read_pids, run_rank
+from sseg_cli.processes.plan import ProcessPlan
 from sseg_core.device import available_cores
 from sseg_core.errors import Stopped, TrainingError
 

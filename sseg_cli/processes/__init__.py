@@ -1,0 +1,1 @@
+"""Starting one command as several processes, on one machine or many."""
