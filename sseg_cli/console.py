@@ -82,6 +82,9 @@ def show_progress() -> Iterator[Progress]:
         TimeRemainingColumn(),
         console=console,
         expand=True,
+        # A forked process that prints would wait for ever for a lock of the thread that draws.
+        redirect_stdout=False,
+        redirect_stderr=False,
     )
     with bar:
         yield _LiveProgress(bar)

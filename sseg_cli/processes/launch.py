@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
@@ -94,7 +95,9 @@ def _start(config: LaunchConfig, job: Job[T]) -> Future[dict[int, T | Stopped]]:
 
     def run() -> None:
         # Signals are for the main thread. The processes inherit this, so that none is hit by one
-        # while it imports; `run_rank` lets them in.
+        # while it imports; `run_rank` lets them in. Python's tracker of resources comes first: to
+        # start it lets signals in again.
+        resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
         try:
             future.set_result(elastic_launch(config, run_rank)(job))

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 _LEAST_WORK = 2**23
 """Products of numbers below which a convolution does not pay off (our choice, not in the paper)."""
 
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+
 _PARTS = range(16, 33)
 _LEAST_CELLS = 8
 
@@ -61,10 +63,10 @@ def use_pointwise(network: nn.Module) -> None:
 
 def _is_better_convolved(input_: Tensor, work: int) -> bool:
     return (
-        input_.device.type == "cpu"
+        not torch.compiler.is_compiling()
+        and input_.device.type == "cpu"
         and input_.dtype == torch.float32
         and work >= _LEAST_WORK
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
+        and _HAS_ONEDNN
     )

@@ -204,10 +204,11 @@ def run(
             )
             loop.run(_batches(the_plan, share, state.step, target))
             rate = recorder.per_second() if recorder else 0.0
-        path = None
-        if draft is not None:
-            path = _publish(the_plan, draft, learner, state, rate).path
-        return read_artifact(of_first_rank(path) or Path())
+        if draft is None:
+            return read_artifact(of_first_rank(Path()))
+        made = _publish(the_plan, draft, learner, state, rate)
+        of_first_rank(made.path.absolute())
+        return made
 
 
 def _facts(the_plan: TrainPlan) -> Iterator[str]:

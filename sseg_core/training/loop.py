@@ -157,12 +157,15 @@ class Loop:
 
     def _look(self) -> None:
         """Score and draw held-out images on the first rank, while the others wait."""
-        step = self.state.step
+        # As in the log: the number of the last step that is done. A run that resumes after it
+        # keeps what is logged below it.
+        step = self.state.step - 1
         self.guard.check()
         if self.probe is not None and self.recorder is not None:
             result = self.learner.result
             if self._due(self.config.eval_every):
-                scores = self.probe.score(result)
+                scores = self.probe.score(result, self.progress)
+                self._announce()
                 if scores["probe_miou"] > self.state.best_score:
                     path = self.course.artifact / BEST
                     if self.recorder.keep(lambda: save_weights(result, path)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 
 import numpy as np
 import torch
@@ -15,13 +14,11 @@ from sseg_core.config import EvalConfig, ProbeConfig, TrainConfig
 from sseg_core.evaluation.benchmarks import open_benchmark
 from sseg_core.evaluation.evaluator import evaluate, segmenter_predictor
 from sseg_core.evaluation.protocol import segmentation_protocol
-from sseg_core.inference.render import overlay
 from sseg_core.inference.segmenter import Segmenter, default_image_size
 from sseg_core.models.build import Model
 from sseg_core.text.tokenizer import Tokenizer
-
-_HEIGHT = 320  # of a row of pictures, in pixels
-_GAP = 8
+from sseg_core.tracking import SILENT, Progress
+from sseg_core.training.contact_sheet import Sample, contact_sheet, draw_sample
 
 
 class Probe:
@@ -53,7 +50,7 @@ class Probe:
             template=self._text.template,
         )
 
-    def score(self, model: Model) -> dict[str, float]:
+    def score(self, model: Model, progress: Progress = SILENT) -> dict[str, float]:
         """Return `probe_miou` and `probe_accuracy` in percent, 0 where nothing counts."""
         exclude = self._protocol.background == "exclude"
         with _undisturbed(model):
@@ -63,55 +60,47 @@ class Probe:
                 predict,
                 exclude_background=exclude,
                 batch_size=self._eval.batch_size,
+                task="probe",
+                progress=progress,
             )
         scores = result.confusion.compute()
         values = {"probe_miou": scores.miou, "probe_accuracy": scores.pixel_accuracy}
         return {name: round(float(np.nan_to_num(value)), 2) for name, value in values.items()}
 
     def pictures(self, model: Model) -> Image.Image:
-        """Return the first images in rows: the photo, the prediction over it, the truth over it."""
-        names = self._benchmark.class_names
-        first = int(self._benchmark.has_background)
-        rows = []
+        """Return one sheet of the first images: each photo, what the model sees, and the truth.
+
+        Raises:
+            DataError: none of them can be read.
+        """
         with _undisturbed(model):
-            segmenter = self._segmenter(model)
-            for example in islice(self._benchmark, self._pictures):
-                found = segmenter.segment(
-                    example.image,
-                    names,
-                    threshold=self._protocol.threshold,
-                    image_size=self._protocol.short_side,
-                )
-                truth = example.truth.astype(np.int16) - first
-                truth[example.truth >= first + len(names)] = -1
-                drawn = [
-                    overlay(example.image, labels, names) for labels in (found.label_map, truth)
-                ]
-                rows.append([Image.fromarray(example.image), *drawn])
-        return _sheet(rows)
+            predict = segmenter_predictor(self._segmenter(model), self._protocol, self._benchmark)
+            samples = [self._draw(example, predict) for example in self._first_readable()]
+        if not samples:
+            raise DataError(
+                f"No image of {self._benchmark.name} could be read.", "Check its files."
+            )
+        return contact_sheet(samples, self._benchmark.class_names)
+
+    def _first_readable(self) -> Iterator[Example]:
+        for key in self._keys_to_draw:
+            try:
+                yield self._benchmark.load(key)
+            except ImageError:
+                continue  # the evaluator tells of it
+
+    def _draw(self, example: Example, predict: Predictor) -> Sample:
+        [labels] = predict([example])
+        truth = example.truth.astype(np.int16)
+        if self._benchmark.has_background:  # label 0, and to the drawing -1
+            labels = labels - np.int16(1)
+            truth[truth != IGNORE_LABEL] -= 1
+        names = self._benchmark.class_names
+        return draw_sample(example.key, example.image, labels, truth, names)
 
     def _segmenter(self, model: Model) -> Segmenter:
         tokenizer = Tokenizer(self._text.context_length)
         return Segmenter(model, tokenizer, self._image_size, self._text.template)
-
-
-def _sheet(rows: list[list[Image.Image]]) -> Image.Image:
-    """Put the pictures on one sheet, all of them equally wide; a legend makes one taller."""
-    width = max(picture.width * _HEIGHT // picture.height for row in rows for picture in row[:1])
-    scaled = [
-        [picture.resize((width, picture.height * width // picture.width)) for picture in row]
-        for row in rows
-    ]
-    heights = [max(picture.height for picture in row) for row in scaled]
-    columns = len(rows[0])
-    size = (columns * (width + _GAP) + _GAP, sum(heights) + _GAP * (len(rows) + 1))
-    sheet = Image.new("RGB", size, "white")
-    top = _GAP
-    for row, height in zip(scaled, heights, strict=True):
-        for column, picture in enumerate(row):
-            sheet.paste(picture, (_GAP + column * (width + _GAP), top))
-        top += height + _GAP
-    return sheet
 
 
 @contextmanager

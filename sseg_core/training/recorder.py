@@ -104,7 +104,7 @@ class Recorder:
         )
 
     def record_probe(self, step: int, scores: Mapping[str, float], best: float) -> None:
-        """Write what a probe measured after `step` steps; `best` is the best so far."""
+        """Write what a probe measured after step number `step`; `best` is the best so far."""
         self._write({"step": step, **scores})
         self._progress.advance(0, miou=f"{scores['probe_miou']:.1f} (best {best:.1f})")
 

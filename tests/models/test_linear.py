@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sseg_core.models.linear import PointwiseLinear, use_pointwise
@@ -93,6 +94,21 @@ def test_an_exported_graph_has_a_linear_layer() -> None:
     program = torch.export.export(PointwiseLinear(128, 128), (torch.rand(2000, 128),))
     names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     assert names == {"aten.linear.default"}
+
+
+def test_it_compiles_to_one_graph() -> None:
+    """A compiler meets no break and no convolution: it does with the product what it likes."""
+    codes: list[str] = []
+
+    def backend(graph: fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
+        codes.append(graph.code)
+        return graph.forward
+
+    layer, inputs = PointwiseLinear(128, 128), torch.rand(2000, 128)
+    torch.compile(layer, backend=backend, fullgraph=True)(inputs)
+    (code,) = codes
+    assert "linear" in code
+    assert "conv" not in code
 
 
 def test_a_network_keeps_its_parameters_and_special_layers() -> None:

@@ -24,7 +24,13 @@ from PIL import Image
 from sseg_core.artifacts import Artifact, ArtifactStore
 from sseg_core.config import MasksConfig, PseudomaskConfig, TrainConfig
 from sseg_core.data.images import encode_jpeg
-from sseg_core.data.shards import Sample, pack_sample, read_masks, write_tar
+from sseg_core.data.shards import (
+    Sample,
+    pack_sample,
+    read_masks,
+    read_shard_with_masks,
+    write_tar,
+)
 from sseg_core.data.urls import open_shard
 from sseg_core.errors import ArtifactError, ConfigError, DataError
 from sseg_core.pseudomask import workers
@@ -332,8 +338,10 @@ def test_shards_by_pattern_and_by_url_give_the_same_masks(
         assert remote.manifest.stats["urls"][name] == stored
         with open_shard(place) as stream:
             assert stream.read() == expected.file(name).read_bytes()
-    with pytest.raises(ArtifactError, match=r"was made from .*000002.*not from a pairs artifact"):
-        train.plan(TrainConfig(masks=MasksConfig(stored="a")), store)
+    for name in ("a", "v1"):
+        config = TrainConfig(masks=MasksConfig(stored=name), batch_size=4)
+        ((*shards,),) = (found.shards for found in train.plan(config, store).inputs.sets)
+        assert [len(list(read_shard_with_masks(*both))) for both in shards] == [7, 7, 7]
 
 
 def test_a_missing_shard_stops_behind_the_last_whole_one(

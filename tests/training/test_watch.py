@@ -44,10 +44,10 @@ def _run(seed: int, noise: float, logs: int) -> list[float]:
     return [level * max(0.01, 1 + noise * _heavy_tailed(draw)) for level in levels]
 
 
-@pytest.mark.parametrize(("key", "noise"), [("loss", 0.1), ("grad_norm", 0.25)])
+@pytest.mark.parametrize(("key", "noise"), [("loss", 0.1), ("loss", 0.2), ("grad_norm", 0.25)])
 def test_noise_alone_does_not_warn(key: str, noise: float) -> None:
-    """None of 500 noisy runs, of 120 logged steps each, brings an alarm."""
-    alarmed = [s for s in range(500) if _warnings({key: v} for v in _run(s, noise, 120))]
+    """None of 400 noisy runs, of 120 logged steps each, brings an alarm."""
+    alarmed = [s for s in range(400) if _warnings({key: v} for v in _run(s, noise, 120))]
     assert alarmed == []
 
 
@@ -134,7 +134,7 @@ def test_guessing_is_told_after_the_warm_up() -> None:
 def test_a_contrastive_loss_that_comes_down_is_not_guessing() -> None:
     """It starts far above chance, and is allowed a while to fall below."""
     chance = 2 * math.log(16)
-    values = [max(9.0 - 0.1 * log, 0.9 * chance) for log in range(200)]
+    values = [max(12.0 - 0.1 * log, 0.9 * chance) for log in range(200)]
     assert _warnings({"contrastive": v} for v in values) == []
 
 
