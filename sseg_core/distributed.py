@@ -16,8 +16,8 @@ from torch import Tensor
 
 T = TypeVar("T")
 
-TIMEOUT = timedelta(minutes=10)
-"""How long a rank waits for the others before it gives up."""
+TIMEOUT = timedelta(minutes=30)
+"""How long a rank waits for the others before it gives up; the first one may be scoring a probe."""
 
 
 def rank() -> int:

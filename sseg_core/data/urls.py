@@ -6,6 +6,7 @@ URLs are fsspec's: http and https need `aiohttp`, s3 and gs the user's `s3fs` an
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
 from collections import Counter
@@ -84,6 +85,11 @@ def expand_shards(pattern: str) -> dict[str, str]:
 def check_url(url: str) -> None:
     """Raise ConfigError unless what is needed for such URLs is installed."""
     _filesystem(url)
+
+
+def absolute(location: str) -> str:
+    """Return a path as it reads from any working folder; a URL stays as it is."""
+    return location if is_url(location) else os.path.abspath(location)
 
 
 def join(base: str, name: str) -> str:

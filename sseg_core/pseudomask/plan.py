@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from sseg_core.artifacts import Artifact, ArtifactStore
 from sseg_core.config import PseudomaskConfig
 from sseg_core.data.shards import safe_key
-from sseg_core.data.urls import are_shards, check_url, expand_shards, is_url
+from sseg_core.data.urls import absolute, are_shards, check_url, expand_shards, is_url
 from sseg_core.errors import ArtifactError
 from sseg_core.manifest import digest_of, sha256_of
 from sseg_core.pseudomask.clustering import resolve
@@ -97,7 +96,7 @@ def plan(
         shards = expand_shards(config.pairs)
         parents: tuple[Artifact, ...] = ()
         # Absolute, since an interrupted command is known again by its pattern.
-        images, reference = None, _absolute(config.pairs)
+        images, reference = None, absolute(config.pairs)
         default_name = safe_key(Path(reference).parent.name)[:64]
     else:
         pairs = store.find(config.pairs, "pairs")
@@ -105,7 +104,7 @@ def plan(
         parents = (pairs,)
         images, reference = pairs.manifest.stats.get("images"), pairs.reference
         default_name = pairs.manifest.name
-    out = None if config.out is None else _absolute(config.out)
+    out = None if config.out is None else absolute(config.out)
     for place in (reference, out or ""):
         if is_url(place):
             check_url(place)
@@ -143,7 +142,3 @@ def _made_alike(store: ArtifactStore, config: PseudomaskConfig) -> Artifact | No
         if alike and stats.get("images_per_second") and "bytes_per_mask" in stats:
             return masks
     return None
-
-
-def _absolute(place: str) -> str:
-    return place if is_url(place) else os.path.abspath(place)

@@ -161,7 +161,7 @@ def run(
         start = None if the_plan.start is None else the_plan.start.verified_file(WEIGHTS)
         learner = build_learner(the_plan.config, the_plan.inputs.num_segments, target, start=start)
         if probe is not None:
-            give_segments(learner.model, the_plan.config.masks.generator)
+            give_segments(learner.result, the_plan.config.masks.generator)
         snapshots = Snapshots(
             course.scratch / "steps",
             model=learner.model,

@@ -154,7 +154,7 @@ def _legend_places(samples: Sequence[Sample], names: Sequence[str], width: int) 
         if label == IGNORE_LABEL:
             text, color = "not labelled", _UNKNOWN
         elif label == BACKGROUND:
-            text, color = "background", None
+            text, color = "background, as in the photo", None
         else:
             red, green, blue = colors[label].tolist()
             text, color = names[label], (red, green, blue)
@@ -180,7 +180,8 @@ def _painted(photo: Image.Image, labels: _LabelMap, names: Sequence[str]) -> Ima
     pixels = np.array(photo)
     has_class = (labels >= 0) & (labels < len(names))
     tint = class_colors(names)[labels[has_class]]
-    pixels[has_class] = (_OPACITY * tint + (1 - _OPACITY) * pixels[has_class]).round()
+    grey = np.array(photo.convert("L"))[has_class, None]  # lest its colours change the classes'
+    pixels[has_class] = (_OPACITY * tint + (1 - _OPACITY) * grey).round()
     white = labels == IGNORE_LABEL
     white[1:] |= labels[1:] != labels[:-1]
     white[:, 1:] |= labels[:, 1:] != labels[:, :-1]

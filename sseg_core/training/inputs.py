@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from sseg_core.artifacts import Artifact, ArtifactStore
 from sseg_core.config import MasksConfig, PseudomaskConfig, build_config
 from sseg_core.data.order import ShardSet
-from sseg_core.data.urls import are_shards, check_url, expand_shards, is_url
+from sseg_core.data.urls import absolute, are_shards, check_url, expand_shards, is_url
 from sseg_core.errors import ArtifactError, ConfigError
 from sseg_core.pseudomask.clustering import resolve
 
@@ -84,7 +83,7 @@ def _online(config: MasksConfig, store: ArtifactStore) -> TrainInputs:
     images: int | None = 0
     for name, weight in _weighted(config.pairs):
         if name is not None and are_shards(name):
-            reference, count = _absolute(name), None
+            reference, count = absolute(name), None
             shards = expand_shards(reference)
             if is_url(name):
                 check_url(name)
@@ -179,10 +178,6 @@ def _ends_in_weight(part: str) -> bool:
 
 def _listed(named: list[tuple[str, float | None]]) -> str:
     return ",".join(name if weight is None else f"{name}={weight:g}" for name, weight in named)
-
-
-def _absolute(place: str) -> str:
-    return place if is_url(place) else os.path.abspath(place)
 
 
 def check_length(inputs: TrainInputs, batch_size: int, steps: int | None) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from sseg_core.checkpoint import save_weights
 from sseg_core.config import TrainConfig
 from sseg_core.distributed import mean_over_ranks, of_first_rank, rank, world_size
-from sseg_core.errors import Stopped
+from sseg_core.errors import DataError, Stopped
 from sseg_core.structures import Batch
 from sseg_core.tracking import Progress
 from sseg_core.training.contrastive_step import StepOutput
@@ -162,21 +162,28 @@ class Loop:
         step = self.state.step - 1
         self.guard.check()
         if self.probe is not None and self.recorder is not None:
-            result = self.learner.result
-            if self._due(self.config.eval_every):
-                scores = self.probe.score(result, self.progress)
+            try:
+                self._look_with(self.probe, self.recorder, step)
+            except DataError as error:
                 self._announce()
-                if scores["probe_miou"] > self.state.best_score:
-                    path = self.course.artifact / BEST
-                    if self.recorder.keep(lambda: save_weights(result, path)):
-                        self.state.best_score = scores["probe_miou"]
-                        self.state.best_step = step
-                self.recorder.record_probe(step, scores, self.state.best_score)
-            if self._due(self.config.samples_every):
-                self.recorder.picture(step, self.probe.pictures(result))
+                self.progress.message(f"warning: no probe after step {step}: {error.message}")
             self.recorder.resume_clock()
         best = of_first_rank((self.state.best_score, self.state.best_step))
         self.state.best_score, self.state.best_step = best
+
+    def _look_with(self, probe: Probe, recorder: Recorder, step: int) -> None:
+        result = self.learner.result
+        if self._due(self.config.eval_every):
+            scores = probe.score(result, self.progress)
+            self._announce()
+            if scores["probe_miou"] > self.state.best_score:
+                path = self.course.artifact / BEST
+                if recorder.keep(lambda: save_weights(result, path)):
+                    self.state.best_score = scores["probe_miou"]
+                    self.state.best_step = step
+            recorder.record_probe(step, scores, self.state.best_score)
+        if self._due(self.config.samples_every):
+            recorder.picture(step, probe.pictures(result))
 
     def _save(self) -> None:
         """Write a step checkpoint; on a full disk the run goes on with the one before."""

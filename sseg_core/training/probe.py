@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 
 from sseg_core.config import EvalConfig, ProbeConfig, TrainConfig
+from sseg_core.data.images import ImageError
+from sseg_core.errors import DataError
 from sseg_core.evaluation.benchmarks import open_benchmark
-from sseg_core.evaluation.evaluator import evaluate, segmenter_predictor
+from sseg_core.evaluation.evaluator import Predictor, evaluate, segmenter_predictor
+from sseg_core.evaluation.examples import Benchmark, Example
 from sseg_core.evaluation.protocol import segmentation_protocol
 from sseg_core.inference.segmenter import Segmenter, default_image_size
 from sseg_core.models.build import Model
+from sseg_core.structures import IGNORE_LABEL
 from sseg_core.text.tokenizer import Tokenizer
 from sseg_core.tracking import SILENT, Progress
 from sseg_core.training.contact_sheet import Sample, contact_sheet, draw_sample
@@ -24,7 +28,9 @@ from sseg_core.training.contact_sheet import Sample, contact_sheet, draw_sample
 class Probe:
     """Held-out images of a benchmark, scored and drawn as `sseg eval` would.
 
-    The model is left as it was: its mode, its statistics and all generators.
+    Images are read anew each time, for a benchmark may be larger than memory. The model is left as
+    it was, its modes, its statistics and its temperature, and so are all random generators: a run
+    learns the same with probes as without.
 
     Args:
         config: which images.
@@ -32,15 +38,22 @@ class Probe:
 
     Raises:
         ConfigError: no such benchmark, or no root for one that needs it.
-        DataError: its files are not where they should be.
+        DataError: its files are not where they should be, or none can be read.
     """
 
     def __init__(self, config: ProbeConfig, train_config: TrainConfig) -> None:
         self._eval = EvalConfig(
-            benchmark=config.benchmark, root=config.root, split=config.split, limit=config.limit
+            benchmark=config.benchmark,
+            root=config.root,
+            split=config.split,
+            limit=max(config.limit, config.pictures),
         )
         self._benchmark = open_benchmark(self._eval)
-        self._pictures = config.pictures
+        self._scored = replace(self._benchmark, keys=self._benchmark.keys[: config.limit])
+        self._drawn = replace(self._benchmark, keys=self._benchmark.keys[: config.pictures])
+        for benchmark in (self._scored, self._drawn):
+            if next(_readable(benchmark), None) is None:
+                raise DataError(f"No image of {benchmark.name} can be read.", "Check its files.")
         self._image_size = default_image_size(train_config)
         self._text = train_config.model.text
         self._protocol = segmentation_protocol(
@@ -49,16 +62,18 @@ class Probe:
             image_size=self._image_size,
             template=self._text.template,
         )
+        self._tokenizer = Tokenizer(self._text.context_length)
 
     def score(self, model: Model, progress: Progress = SILENT) -> dict[str, float]:
-        """Return `probe_miou` and `probe_accuracy` in percent, 0 where nothing counts."""
-        exclude = self._protocol.background == "exclude"
+        """Return `probe_miou` and `probe_accuracy` in percent, 0 where nothing counts.
+
+        Raises:
+            DataError: no image can be read any more.
+        """
         with _undisturbed(model):
-            predict = segmenter_predictor(self._segmenter(model), self._protocol, self._benchmark)
             result = evaluate(
-                self._benchmark,
-                predict,
-                exclude_background=exclude,
+                self._scored,
+                self._predictor(model),
                 batch_size=self._eval.batch_size,
                 task="probe",
                 progress=progress,
@@ -71,46 +86,51 @@ class Probe:
         """Return one sheet of the first images: each photo, what the model sees, and the truth.
 
         Raises:
-            DataError: none of them can be read.
+            DataError: no image can be read any more.
         """
         with _undisturbed(model):
-            predict = segmenter_predictor(self._segmenter(model), self._protocol, self._benchmark)
-            samples = [self._draw(example, predict) for example in self._first_readable()]
+            predict = self._predictor(model)
+            samples = [self._draw(example, predict) for example in _readable(self._drawn)]
         if not samples:
-            raise DataError(
-                f"No image of {self._benchmark.name} could be read.", "Check its files."
-            )
-        return contact_sheet(samples, self._benchmark.class_names)
+            raise DataError(f"No image of {self._drawn.name} can be read.", "Check its files.")
+        return contact_sheet(samples, self._drawn.class_names)
 
-    def _first_readable(self) -> Iterator[Example]:
-        for key in self._keys_to_draw:
-            try:
-                yield self._benchmark.load(key)
-            except ImageError:
-                continue  # the evaluator tells of it
+    def _predictor(self, model: Model) -> Predictor:
+        segmenter = Segmenter(model, self._tokenizer, self._image_size, self._text.template)
+        return segmenter_predictor(segmenter, self._protocol, self._benchmark)
 
     def _draw(self, example: Example, predict: Predictor) -> Sample:
         [labels] = predict([example])
         truth = example.truth.astype(np.int16)
-        if self._benchmark.has_background:  # label 0, and to the drawing -1
+        if self._benchmark.has_background:  # label 0, which to the drawing is -1
             labels = labels - np.int16(1)
             truth[truth != IGNORE_LABEL] -= 1
         names = self._benchmark.class_names
         return draw_sample(example.key, example.image, labels, truth, names)
 
-    def _segmenter(self, model: Model) -> Segmenter:
-        tokenizer = Tokenizer(self._text.context_length)
-        return Segmenter(model, tokenizer, self._image_size, self._text.template)
+
+def _readable(benchmark: Benchmark) -> Iterator[Example]:
+    for key in benchmark.keys:
+        with suppress(ImageError):  # of which the evaluator tells
+            yield benchmark.load(key)
 
 
 @contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Give every module its mode back, and every generator its state."""
+def _undisturbed(model: Model) -> Iterator[None]:
+    """Compute in full precision, and leave the model and the generators as they are."""
+    device = model.mean.device
     modes = [(module, module.training) for module in model.modules()]
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    # A forward pass holds the temperature at its limit, and an average of the weights would
+    # take another course from there.
+    scale = model.logit_scale.detach().clone()
     try:
-        with torch.random.fork_rng(devices):
+        with (
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+            torch.autocast(device.type, enabled=False),
+        ):
             yield
     finally:
         for module, was_training in modes:
             module.training = was_training
+        with torch.no_grad():
+            model.logit_scale.copy_(scale)
