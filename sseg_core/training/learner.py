@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,9 @@ def build_learner(
         model.compile()
     network: nn.Module = model
     if world_size() > 1:
+        # The gradient of a 1 x 1 convolution counts its axes of length 1 in another way than the
+        # bucket does; the memory is the same.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         ids = [device.index or 0] if device.type == "cuda" else None
         network = DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
     generator = None
