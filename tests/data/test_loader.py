@@ -270,7 +270,10 @@ sys.stdin.readline()
 print(sum(len(batch.keys) for batch in islice(batches, 20)), len(noted))
 worker = multiprocessing.active_children()[0]
 worker.terminate()
-worker.join(20)
+try:
+    worker.join(20)
+except RuntimeError:  # torch's own handler may tell first that a worker has ended
+    worker.join(20)
 print(worker.exitcode, flush=True)
 os._exit(0)
 """
