@@ -105,7 +105,7 @@ def share_of_batch(config: TrainConfig, processes: int) -> Share:
     """Return how `processes` share a batch.
 
     Raises:
-        ConfigError: the batch does not divide among them.
+        ConfigError: the batch does not divide among them, or not into micro-batches.
     """
     own, rest = divmod(config.batch_size, processes)
     if rest or not own:
@@ -115,6 +115,12 @@ def share_of_batch(config: TrainConfig, processes: int) -> Share:
         )
     largest = min(own, config.micro_batch_size or own)
     size = next(size for size in range(largest, 0, -1) if own % size == 0)
+    if 2 * size < largest:
+        raise ConfigError(
+            f"The {own} images of a process divide into micro-batches of {size}, far below "
+            f"micro_batch_size={largest}.",
+            f"Use --set batch_size={ceil(own / largest) * largest * processes}.",
+        )
     return Share(micro_batch_size=size, micro_batches=own // size)
 
 

@@ -101,6 +101,14 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
     assert "batch_size=63" in error.value.hint
 
 
+def test_micro_batches_of_one_image_are_not_what_was_asked_for() -> None:
+    """A prime number of images cannot be cut; the hint is a batch that can."""
+    with pytest.raises(ConfigError, match="micro-batches of 1") as error:
+        share_of_batch(TrainConfig(batch_size=509 * 2, micro_batch_size=64), 2)
+    assert "batch_size=1024" in error.value.hint
+    share_of_batch(TrainConfig(batch_size=1024, micro_batch_size=64), 2)
+
+
 def test_the_type_of_the_forward_pass() -> None:
     """On a CPU `auto` is plain fp32."""
     cpu = torch.device("cpu")
