@@ -153,9 +153,10 @@ def _planned(
     from sseg_core.artifacts import ArtifactStore
     from sseg_core.models.supervision import warm_start_note
     from sseg_core.stages import train as stage
+    from sseg_core.training.inputs import share_of_batch
 
     plan = stage.plan(configuration, ArtifactStore(root))
-    share = stage.share_of_batch(plan.config, processes)
+    share = share_of_batch(plan.config, processes)
     inputs: dict[str, object] = {
         "inputs": ", ".join(plan.inputs.references),
         "images": plan.inputs.images,

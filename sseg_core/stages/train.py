@@ -29,7 +29,13 @@ from sseg_core.inference.segmenter import give_segments
 from sseg_core.models.supervision import warm_start_note
 from sseg_core.text.tokenizer import Tokenizer
 from sseg_core.tracking import SILENT, Progress, read_metrics
-from sseg_core.training.inputs import TrainInputs, check_length, find_inputs
+from sseg_core.training.inputs import (
+    Share,
+    TrainInputs,
+    check_length,
+    find_inputs,
+    share_of_batch,
+)
 from sseg_core.training.learner import Learner, build_learner
 from sseg_core.training.loop import BEST, Course, Loop
 from sseg_core.training.probe import Probe
@@ -53,14 +59,6 @@ class TrainPlan:
     def parents(self) -> list[Artifact]:
         """The artifacts that the run is made from."""
         return [*self.inputs.parents, *([self.start] if self.start else [])]
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one process does of a batch: `micro_batches` of `micro_batch_size` images."""
-
-    micro_batch_size: int
-    micro_batches: int
 
 
 def plan(config: TrainConfig, store: ArtifactStore) -> TrainPlan:
@@ -99,29 +97,6 @@ def plan(config: TrainConfig, store: ArtifactStore) -> TrainPlan:
         warmup_steps=warmup,
         start=start,
     )
-
-
-def share_of_batch(config: TrainConfig, processes: int) -> Share:
-    """Return how `processes` share a batch.
-
-    Raises:
-        ConfigError: the batch does not divide among them, or not into micro-batches.
-    """
-    own, rest = divmod(config.batch_size, processes)
-    if rest or not own:
-        raise ConfigError(
-            f"A batch of {config.batch_size} does not divide among {processes} processes.",
-            f"Use --set batch_size={max(1, own) * processes}, or another number of processes.",
-        )
-    largest = min(own, config.micro_batch_size or own)
-    size = next(size for size in range(largest, 0, -1) if own % size == 0)
-    if 2 * size < largest:
-        raise ConfigError(
-            f"The {own} images of a process divide into micro-batches of {size}, far below "
-            f"micro_batch_size={largest}.",
-            f"Use --set batch_size={ceil(own / largest) * largest * processes}.",
-        )
-    return Share(micro_batch_size=size, micro_batches=own // size)
 
 
 def run(

@@ -1,13 +1,13 @@
-"""What a run learns from: artifacts and shards by reference, several of them by weight."""
+"""What a run learns from, by reference and weight, and each process's share of a batch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
 from typing import Any
 
 from sseg_core.artifacts import Artifact, ArtifactStore
-from sseg_core.config import MasksConfig, PseudomaskConfig, build_config
+from sseg_core.config import MasksConfig, PseudomaskConfig, TrainConfig, build_config
 from sseg_core.data.order import ShardSet
 from sseg_core.data.urls import absolute, are_shards, check_url, expand_shards, is_url
 from sseg_core.errors import ArtifactError, ConfigError
@@ -33,6 +33,14 @@ class TrainInputs:
     images: int | None
     num_segments: int
     masks: MasksConfig
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process does of a batch: `micro_batches` of `micro_batch_size` images."""
+
+    micro_batch_size: int
+    micro_batches: int
 
 
 def find_inputs(config: MasksConfig, store: ArtifactStore) -> TrainInputs:
@@ -194,3 +202,26 @@ def check_length(inputs: TrainInputs, batch_size: int, steps: int | None) -> Non
             f"{batch_size}.",
             f"Use --set batch_size={max(2, inputs.images // 2)}, or more images.",
         )
+
+
+def share_of_batch(config: TrainConfig, processes: int) -> Share:
+    """Return how `processes` share a batch.
+
+    Raises:
+        ConfigError: the batch does not divide among them, or not into micro-batches.
+    """
+    own, rest = divmod(config.batch_size, processes)
+    if rest or not own:
+        raise ConfigError(
+            f"A batch of {config.batch_size} does not divide among {processes} processes.",
+            f"Use --set batch_size={max(1, own) * processes}, or another number of processes.",
+        )
+    largest = min(own, config.micro_batch_size or own)
+    size = next(size for size in range(largest, 0, -1) if own % size == 0)
+    if 2 * size < largest:
+        raise ConfigError(
+            f"The {own} images of a process divide into micro-batches of {size}, far below "
+            f"micro_batch_size={largest}.",
+            f"Use --set batch_size={ceil(own / largest) * largest * processes}.",
+        )
+    return Share(micro_batch_size=size, micro_batches=own // size)

@@ -18,8 +18,9 @@ from sseg_core.inference.segmenter import Segmenter
 from sseg_core.overrides import with_overrides
 from sseg_core.recipes import tiny
 from sseg_core.stages import download, pseudomask, train
-from sseg_core.stages.train import Share, plan, share_of_batch
+from sseg_core.stages.train import plan
 from sseg_core.tracking import read_metrics
+from sseg_core.training.inputs import Share, share_of_batch
 from sseg_core.training.learner import autocast_dtype
 
 Train = Callable[..., Artifact]
