@@ -217,6 +217,9 @@ def leave_signals_to_parent(worker: int) -> None:
     Args:
         worker: number of the worker.
     """
+    # The thread that hands over batches would print a traceback where the parent was killed; errors
+    # of the worker itself travel to the parent another way.
+    sys.excepthook = _say_nothing
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
@@ -224,6 +227,10 @@ def leave_signals_to_parent(worker: int) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         name = f"signals of loader worker {worker}"
         threading.Thread(target=_end_when_parent_says, name=name, daemon=True).start()
+
+
+def _say_nothing(*_: object) -> None:
+    pass
 
 
 def _end_when_parent_says() -> None:
