@@ -150,5 +150,7 @@ def _matched_losses(pending: _Pending, config: LossConfig, num_masks: Tensor) ->
 
 
 def _no_mask_losses(masks: MaskOutput) -> MaskLosses:
-    nothing = masks.mask_logits.new_zeros((), dtype=torch.float32)
+    # A sum over nothing, not a constant: every parameter keeps its place in the graph, without
+    # which DistributedDataParallel would wait for gradients that never come.
+    nothing = masks.mask_logits[:0].float().sum()
     return MaskLosses(total=nothing, dice=nothing, focal=nothing)

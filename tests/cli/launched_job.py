@@ -106,6 +106,7 @@ def main(function: str, folder: str, place: str = "", nodes: str = "1", where: s
         rendezvous=rendezvous.parse(place) if place else None,
     )
     messages: list[str] = []
+    (Path(folder) / "launching").touch()
     try:
         outcome = {"value": launch(globals()[function], (Path(folder),), plan, messages.append)}
     except SsegError as error:

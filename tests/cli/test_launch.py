@@ -273,6 +273,7 @@ def test_ctrl_c_is_one_interrupt(run: Callable[..., Running], early: bool) -> No
     """Ctrl-C of a terminal reaches the whole group: no traceback of a rank, whenever it comes."""
     job = run("steps")
     if early:
+        job.await_file("launching")  # before that, a child may be one that torch's import starts
         while not _children(job.process.pid):
             time.sleep(0.02)
     else:

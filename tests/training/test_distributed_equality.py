@@ -39,7 +39,9 @@ TIMEOUT_S = 240
 DECODERS = {
     "query": {},
     "pooled": {"mask_feature": "pooled", "masked_attention": True},
+    "captions only": {},
 }
+MASK_WEIGHTS = {"query": 0.5, "pooled": 0.5, "captions only": 0.0}
 MICRO_BATCHES = {"plain": 1, "cached": 2}
 CASES = [(decoder, kind) for decoder in DECODERS for kind in MICRO_BATCHES]
 
@@ -121,7 +123,7 @@ def _run(decoder: str, kind: str) -> dict[str, Tensor]:
         ),
         generator=None,
         num_segments=K,
-        loss=LossConfig(mask=0.5, contrastive=2.0),
+        loss=LossConfig(mask=MASK_WEIGHTS[decoder], contrastive=2.0),
         device=torch.device("cpu"),
         autocast_dtype=None,
     )
@@ -146,7 +148,7 @@ def _process(folder: Path) -> None:
     results = {}
     for decoder, kind in CASES:
         for name, value in _run(decoder, kind).items():
-            results[f"{decoder} {kind} {name}"] = value.contiguous()
+            results[f"{decoder} {kind} {name}"] = value.clone(memory_format=torch.contiguous_format)
     save_file(results, folder / f"{rank()}.safetensors")
 
 
