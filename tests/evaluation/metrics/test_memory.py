@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sseg_core.evaluation.memory import PeakMemory
+from sseg_core.evaluation.metrics.memory import PeakMemory
 
 MEGABYTE = 10**6
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from sseg_core.evaluation.boundary import BoundaryF, boundary_f
+from sseg_core.evaluation.metrics.boundary import boundary_f
+from sseg_core.evaluation.metrics.confusion import NO_CLASS
 
 
 def _borders(labels: np.ndarray) -> np.ndarray:
@@ -27,7 +28,7 @@ def _distance(mask: np.ndarray) -> np.ndarray:
 def _reference(prediction: np.ndarray, truth: np.ndarray) -> float:
     """The definition, in distances rather than dilations, with a plain search for the nearest."""
     radius = max(1.5, 0.0075 * math.hypot(*truth.shape))
-    void = truth == 255
+    void = truth == NO_CLASS
     filled, reach = truth.copy(), int(radius)
     for y, x in np.argwhere(void):
         top, left = max(0, y - reach), max(0, x - reach)
@@ -50,7 +51,7 @@ def _reference(prediction: np.ndarray, truth: np.ndarray) -> float:
 
 def _blobs(rng: np.random.Generator, size: tuple[int, int], smooth: float) -> np.ndarray:
     fields = gaussian_filter(rng.normal(size=(4, *size)), (0, smooth, smooth))
-    return fields.argmax(0).astype(np.uint8)
+    return fields.argmax(0).astype(np.int16)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -62,16 +63,16 @@ def test_it_equals_the_reference(seed: int, size: tuple[int, int]) -> None:
     prediction = np.where(rng.random() < 0.7, truth, prediction).astype(np.int16)
     prediction[: size[0] // 2] = np.roll(prediction, 1, axis=1)[: size[0] // 2]
     if seed % 2:
-        truth[_borders(truth)] = 255
+        truth[_borders(truth)] = NO_CLASS
     if seed % 3:
-        truth[_blobs(rng, size, 8) == 0] = 255
+        truth[_blobs(rng, size, 8) == 0] = NO_CLASS
     assert boundary_f(prediction, truth) == pytest.approx(
         _reference(prediction, truth), nan_ok=True
     )
 
 
 def _halves(column: int, *, size: int = 200) -> np.ndarray:
-    labels = np.zeros((size, size), np.uint8)
+    labels = np.zeros((size, size), np.int16)
     labels[:, column:] = 1
     return labels
 
@@ -101,7 +102,7 @@ def test_labels_do_not_matter() -> None:
 def test_a_drawn_contour_is_no_region() -> None:
     """Void of five pixels along a border, as VOC draws it: the border is in its middle."""
     truth = _halves(200, size=400)
-    truth[:, 198:203] = 255
+    truth[:, 198:203] = NO_CLASS
     assert boundary_f(_halves(200, size=400), truth) == 1
     assert boundary_f(_halves(203, size=400), truth) == 1
     assert boundary_f(_halves(207, size=400), truth) == 0
@@ -109,28 +110,17 @@ def test_a_drawn_contour_is_no_region() -> None:
 
 def test_what_is_not_labelled_does_not_count() -> None:
     """Neither a border inside void nor one along its edge, which may be any object's."""
-    truth = np.zeros((200, 200), np.uint8)
-    truth[:, 100:] = 255
+    truth = np.zeros((200, 200), np.int16)
+    truth[:, 100:] = NO_CLASS
     for column in (99, 100, 102, 150):
         assert math.isnan(boundary_f(_halves(column), truth))
     assert boundary_f(_halves(98), truth) == 0
-    assert math.isnan(boundary_f(_halves(90), np.full((200, 200), 255, np.uint8)))
+    assert math.isnan(boundary_f(_halves(90), np.full((200, 200), NO_CLASS, np.int16)))
 
 
 def test_no_border_at_all_is_no_score() -> None:
     """One label in both maps: nothing to find. A border in one of them only: nothing found."""
-    plain = np.zeros((20, 20), np.uint8)
+    plain = np.zeros((20, 20), np.int16)
     assert math.isnan(boundary_f(plain, plain))
     assert boundary_f(plain, _halves(10, size=20)) == 0
     assert boundary_f(_halves(10, size=20), plain) == 0
-
-
-def test_the_mean_is_over_images_in_percent() -> None:
-    """Images without a border are left out; with none left there is no mean."""
-    score = BoundaryF()
-    assert math.isnan(score.compute())
-    score.update(np.zeros((200, 200), np.uint8), np.zeros((200, 200), np.uint8))
-    assert math.isnan(score.compute())
-    score.update(_halves(100), _halves(100))
-    score.update(_halves(60) + _halves(140), _halves(60))
-    assert score.compute() == pytest.approx(100 * (1 + 2 / 3) / 2)

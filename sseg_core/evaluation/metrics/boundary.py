@@ -13,31 +13,12 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from sseg_core.structures import IGNORE_LABEL
+from sseg_core.evaluation.metrics.confusion import NO_CLASS
 
 TOLERANCE = 0.0075
 """Share of the image diagonal; at least 1.5 pixels, the eight neighbours (our choice)."""
 
 _Mask = npt.NDArray[np.bool_]
-
-
-class BoundaryF:
-    """Mean of `boundary_f` over images; those without any border have none and are left out."""
-
-    def __init__(self) -> None:
-        self._sum = 0.0
-        self._images = 0
-
-    def update(self, prediction: npt.NDArray[np.integer], truth: npt.NDArray[np.integer]) -> None:
-        """Add one image, see `boundary_f`."""
-        score = boundary_f(prediction, truth)
-        if not math.isnan(score):
-            self._sum += score
-            self._images += 1
-
-    def compute(self) -> float:
-        """Return the mean in percent, NaN if no image had a border."""
-        return 100 * self._sum / self._images if self._images else math.nan
 
 
 def boundary_f(prediction: npt.NDArray[np.integer], truth: npt.NDArray[np.integer]) -> float:
@@ -50,14 +31,14 @@ def boundary_f(prediction: npt.NDArray[np.integer], truth: npt.NDArray[np.intege
 
     Args:
         prediction: [H, W] any labels.
-        truth: [H, W] labels, 255 where none counts.
+        truth: [H, W] labels, `NO_CLASS` where none counts.
 
     Returns:
         0 to 1; NaN where neither map has a border that counts.
     """
     assert prediction.shape == truth.shape, (prediction.shape, truth.shape)
     radius = max(1.5, TOLERANCE * math.hypot(*truth.shape))
-    void = truth == IGNORE_LABEL
+    void = truth == NO_CLASS
     predicted = _borders(prediction)
     if void.any():
         contour = void & _dilated(~void, radius)
@@ -112,7 +93,7 @@ def _with_nearest(
     reach = int(radius)
     steps = range(-reach, reach + 1)
     offsets = sorted((dy * dy + dx * dx, dy, dx) for dy in steps for dx in steps)
-    padded = np.pad(truth, reach, constant_values=IGNORE_LABEL)
+    padded = np.pad(truth, reach, constant_values=NO_CLASS)
     labels = padded.ravel()
     filled = labels.copy()
     left = np.flatnonzero(np.pad(holes, reach))
@@ -120,7 +101,7 @@ def _with_nearest(
         if not left.size:
             break
         found = labels[left + (dy * padded.shape[1] + dx)]
-        has_label = found != IGNORE_LABEL
+        has_label = found != NO_CLASS
         filled[left[has_label]] = found[has_label]
         left = left[~has_label]
     whole = filled.reshape(padded.shape)

@@ -1,0 +1,1 @@
+"""What is counted: scores, their intervals, borders, memory."""

@@ -1,0 +1,1 @@
+"""Which numbers others published: data with sources, never measured here."""
