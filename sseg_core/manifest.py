@@ -19,7 +19,9 @@ from sseg_core.errors import ArtifactError
 SCHEMA = 1
 """Version of the manifest format; a newer one is refused."""
 
-Kind = Literal["pairs", "masks", "checkpoint", "labels", "scores", "predictions", "export"]
+Kind = Literal[
+    "pairs", "masks", "checkpoint", "labels", "benchmark", "scores", "predictions", "export"
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 

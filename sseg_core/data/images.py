@@ -50,16 +50,15 @@ class ImageError(DataError):
 
     Attributes:
         reason: why, in one or two words to count by: empty, unsupported, corrupt, truncated,
-            too large, unreadable.
+            too large, unreadable; bad truth for a label image.
         problem: why, as the rest of a sentence that starts with the image.
     """
 
     def __init__(self, reason: str, problem: str, subject: str = "The image") -> None:
-        hint = (
-            "Make it smaller, or raise the limit with --set max_pixels=N."
-            if reason == "too large"
-            else "Check the file, or save it again as JPEG or PNG."
-        )
+        hint = {
+            "too large": "Make it smaller, or raise the limit with --set max_pixels=N.",
+            "bad truth": "Check the label image, or fetch it again.",
+        }.get(reason, "Check the file, or save it again as JPEG or PNG.")
         super().__init__(f"{subject} {problem}.", hint)
         self.reason = reason
         self.problem = problem

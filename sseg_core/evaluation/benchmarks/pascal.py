@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
-from sseg_core.config import MAX_PIXELS
-from sseg_core.data.images import ImageError, read_image
 from sseg_core.errors import DataError, printable
-from sseg_core.evaluation.examples import Benchmark, Example
-from sseg_core.evaluation.pascal_detail import ANNOTATIONS, paint_segments, read_segments
-from sseg_core.structures import IGNORE_LABEL
+from sseg_core.evaluation.benchmarks.label_images import (
+    label_table,
+    load_example,
+    read_label_image,
+)
+from sseg_core.evaluation.benchmarks.layouts import (
+    KeyedFiles,
+    find_home,
+    read_split,
+    require_files,
+    truth_source,
+)
+from sseg_core.evaluation.benchmarks.pascal_detail import ANNOTATIONS, read_segments
+from sseg_core.evaluation.benchmarks.prepared import PreparedTruth, Truths
+from sseg_core.evaluation.benchmarks.request import BenchmarkRequest
+from sseg_core.evaluation.examples import BACKGROUND, VOID, Benchmark
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "table", "dog", "horse", "motorbike", "person", "plant", "sheep", "sofa", "train", "monitor",
 )  # fmt: skip
 """The 20 classes in the order of their label values 1 to 20, in GroupViT's words, single nouns
-as captions use them: VOC's own names for three of them are diningtable, pottedplant, tvmonitor."""
+as captions use them."""
+
+_OWN_NAMES = {"table": "diningtable", "plant": "pottedplant", "monitor": "tvmonitor"}
+VOC_OWN_CLASSES = tuple(_OWN_NAMES.get(name, name) for name in VOC_CLASSES)
+"""The same in VOC's own words."""
 
 CONTEXT_CLASSES = (
     "airplane", "bag", "bed", "bedclothes", "bench", "bicycle", "bird", "boat", "book", "bottle",
@@ -36,10 +47,10 @@ CONTEXT_CLASSES = (
 """The 59 frequent classes in the order of their label values 1 to 59; the paper counts 60, with
 the background (App. A.1)."""
 
-BACKGROUND_THRESHOLD = 0.5
-"""A pixel is an object where one class is likelier than all others together. The paper gives no
-value (App. A.1 says only that there is a threshold): our choice, tuned on nothing."""
+_VOC_IMAGES = {"train": 1464, "val": 1449, "trainval": 2913}
+_CONTEXT_IMAGES = {"train": 4998, "val": 5105}  # of Pascal in Detail and of mmsegmentation
 
+_RULE = "painted-1"  # later segments lie on top, what is none of the 59 is background
 _KEY = re.compile(r"[A-Za-z0-9_]+")
 _VOC_LAYOUT = (
     "Expected in VOC2012: ImageSets/Segmentation/val.txt, JPEGImages/KEY.jpg and "
@@ -52,125 +63,149 @@ _CONTEXT_LAYOUT = (
 )
 
 
-def voc2012(root: Path, split: str = "val", *, limit: int | None = None) -> Benchmark:
-    """Return the segmentation part of Pascal VOC 2012.
+def voc2012(request: BenchmarkRequest) -> Benchmark:
+    """Return the segmentation part of Pascal VOC 2012: 20 classes and background.
 
-    Args:
-        root: the folder VOC2012, or VOCdevkit, or the folder that holds VOCdevkit.
-        split: train, val or trainval.
-        limit: take only the first images of the split.
+    The root is the folder VOC2012, or VOCdevkit, or the folder that holds VOCdevkit; the splits
+    are train, val and trainval.
 
     Raises:
         DataError: a folder, the split or a file of it is missing; the message says which.
     """
-    home = _home(root, "VOC2012", ["ImageSets/Segmentation"])
-    if home is None:
-        raise DataError(f"There is no VOC 2012 in {root}.", _VOC_LAYOUT)
-    keys = _listed(home / "ImageSets" / "Segmentation", split, _VOC_LAYOUT)[:limit]
-    truth = partial(_png, folder=home / "SegmentationClass", labels=len(VOC_CLASSES))
-    _check_files(home, keys, "SegmentationClass", f"{split}.txt", _VOC_LAYOUT)
-    return _benchmark("voc2012", VOC_CLASSES, home, keys, truth)
+    home = find_home(
+        request.root,
+        below=("VOC2012", "VOCdevkit/VOC2012"),
+        signs=("ImageSets/Segmentation",),
+        what="VOC 2012",
+        layout=_VOC_LAYOUT,
+    )
+    return _from_label_images(
+        request,
+        name="voc2012",
+        classes=VOC_CLASSES,
+        home=home,
+        lists="Segmentation",
+        folder="SegmentationClass",
+        published=_VOC_IMAGES,
+        layout=_VOC_LAYOUT,
+    )
 
 
-def context(root: Path, split: str = "val", *, limit: int | None = None) -> Benchmark:
+def context(request: BenchmarkRequest) -> Benchmark:
     """Return Pascal Context with its 59 classes and background.
 
     Truth is read from PNG label maps, the usual 59-class layout, or else from Pascal in Detail's
     `trainval_merged.json`, where a pixel that none of the 59 covers is background; that takes a
-    while, for the file is large.
-
-    Args:
-        root: the folder VOC2010, or VOCdevkit, or the folder that holds VOCdevkit.
-        split: train or val.
-        limit: take only the first images of the split.
+    while, for the file is large. The `source` of the benchmark says which it was, for the two do
+    not agree on every pixel. The root is the folder VOC2010, or VOCdevkit, or the folder that
+    holds VOCdevkit; the splits are train and val.
 
     Raises:
         DataError: a folder, the split or a file of it is missing; the message says which.
     """
-    lists = Path("ImageSets", "SegmentationContext")
-    home = _home(root, "VOC2010", [str(lists), ANNOTATIONS])
-    if home is None:
-        raise DataError(f"There is no Pascal Context in {root}.", _CONTEXT_LAYOUT)
-    if (home / lists).is_dir():
-        keys = _listed(home / lists, split, _CONTEXT_LAYOUT)[:limit]
-        _check_files(home, keys, "SegmentationClassContext", f"{split}.txt", _CONTEXT_LAYOUT)
-        folder = home / "SegmentationClassContext"
-        truth = partial(_png, folder=folder, labels=len(CONTEXT_CLASSES))
-    else:
-        segments = read_segments(home / ANNOTATIONS, split)
-        keys = tuple(segments)[:limit]
-        _check_files(home, keys, None, ANNOTATIONS, _CONTEXT_LAYOUT)
-        truth = partial(paint_segments, segments={key: segments[key] for key in keys})
-    return _benchmark("context", CONTEXT_CLASSES, home, keys, truth)
+    home = find_home(
+        request.root,
+        below=("VOC2010", "VOCdevkit/VOC2010"),
+        signs=("ImageSets/SegmentationContext", ANNOTATIONS),
+        what="Pascal Context",
+        layout=_CONTEXT_LAYOUT,
+    )
+    if (home / "ImageSets" / "SegmentationContext").is_dir():
+        return _from_label_images(
+            request,
+            name="context",
+            classes=CONTEXT_CLASSES,
+            home=home,
+            lists="SegmentationContext",
+            folder="SegmentationClassContext",
+            published=_CONTEXT_IMAGES,
+            layout=_CONTEXT_LAYOUT,
+        )
+    truths = _segments(request, home)
+    return Benchmark(
+        name="context",
+        class_names=CONTEXT_CLASSES,
+        has_background=True,
+        keys=tuple(truths.images),
+        load=partial(load_example, image=_images(home).path, truth=truths.load),
+        split=request.split,
+        source=truth_source(
+            f"{ANNOTATIONS} of Pascal in Detail",
+            found=truths.listed,
+            published=_CONTEXT_IMAGES.get(request.split),
+        ),
+    )
 
 
-_Truth = Callable[[str, tuple[int, int]], npt.NDArray[np.uint8]]
-"""A key and the height and width of its image in, the label map out."""
+def _segments(request: BenchmarkRequest, home: Path) -> Truths:
+    """Return the truth of Pascal in Detail, from the store if it was read before."""
+    path = home / ANNOTATIONS
+    prepared = PreparedTruth(request, "context", path, _RULE)
+    truths = prepared.find()
+    if truths is None:
+        request.progress.message(f"reading {printable(path, None)}")
+        segments = read_segments(path, request.split)
+        _check_keys(segments.keys, ANNOTATIONS, _CONTEXT_LAYOUT)
+        # Before the work: half a data set is seen at once.
+        _require_images(segments.keys, home, ANNOTATIONS, _CONTEXT_LAYOUT)
+        images = {key: (f"{key}.jpg",) for key in segments.keys}
+        truths = Truths(CONTEXT_CLASSES, images, len(images), segments.paint)
+        truths = prepared.prepare(truths)
+    _require_images(tuple(truths.images), home, ANNOTATIONS, _CONTEXT_LAYOUT)
+    return truths
 
 
-def _benchmark(
-    name: str, classes: tuple[str, ...], home: Path, keys: tuple[str, ...], truth: _Truth
+def _from_label_images(
+    request: BenchmarkRequest,
+    *,
+    name: str,
+    classes: tuple[str, ...],
+    home: Path,
+    lists: str,
+    folder: str,
+    published: Mapping[str, int],
+    layout: str,
 ) -> Benchmark:
-    def load(key: str) -> Example:
-        image = read_image(home / "JPEGImages" / f"{key}.jpg", MAX_PIXELS)
-        return Example(key, image, truth(key, (image.shape[0], image.shape[1])))
-
+    """Return a benchmark with a list of keys for each split and label images of VOC's kind."""
+    keys = read_split(home / "ImageSets" / lists, request.split, layout)
+    listed_in = f"{request.split}.txt"
+    _check_keys(keys, listed_in, layout)
+    _require_images(keys, home, listed_in, layout)
+    truths = KeyedFiles(home / folder, ".png")
+    what = f"label images that {listed_in} names"
+    require_files(keys, truths.keys(layout), truths, what=what, layout=layout)
+    table = label_table(
+        {0: BACKGROUND, 255: VOID} | {index + 1: index for index in range(len(classes))}
+    )
     return Benchmark(
         name=name,
         class_names=classes,
         has_background=True,
-        keys=keys,
-        load=load,
-        background_threshold=BACKGROUND_THRESHOLD,
+        keys=keys[: request.limit],
+        load=partial(
+            load_example,
+            image=_images(home).path,
+            truth=lambda key: read_label_image(truths.path(key), table),
+        ),
+        split=request.split,
+        source=truth_source(
+            f"label images in {folder}", found=len(keys), published=published.get(request.split)
+        ),
     )
 
 
-def _home(root: Path, year: str, signs: Iterable[str]) -> Path | None:
-    for home in (root, root / year, root / "VOCdevkit" / year):
-        if any((home / sign).exists() for sign in signs):
-            return home
-    return None
+def _images(home: Path) -> KeyedFiles:
+    return KeyedFiles(home / "JPEGImages", ".jpg")
 
 
-def _listed(folder: Path, split: str, layout: str) -> tuple[str, ...]:
-    present = sorted(path.stem for path in folder.glob("*.txt"))
-    if split not in present:
-        hint = f"It has: {', '.join(map(printable, present))}." if present else layout
-        raise DataError(f"There is no split {printable(split)!r} in {folder}.", hint)
-    path = folder / f"{split}.txt"
-    keys = tuple(path.read_text(encoding="utf-8", errors="replace").split())
-    if not keys:
-        raise DataError(f"{path} names no image.", layout)
-    return keys
+def _require_images(keys: Sequence[str], home: Path, listed_in: str, layout: str) -> None:
+    images = _images(home)
+    what = f"images that {listed_in} names"
+    require_files(keys, images.keys(layout), images, what=what, layout=layout)
 
 
-def _check_files(
-    home: Path, keys: Iterable[str], truth_folder: str | None, listed_in: str, layout: str
-) -> None:
+def _check_keys(keys: Iterable[str], listed_in: str, layout: str) -> None:
+    """Refuse keys that could lead out of the folder: the lists come from strangers."""
     for key in keys:
         if not _KEY.fullmatch(key):
-            raise DataError(f"{listed_in} holds {printable(key)!r}, which names no image.")
-        paths = [home / "JPEGImages" / f"{key}.jpg"]
-        if truth_folder is not None:
-            paths.append(home / truth_folder / f"{key}.png")
-        for path in paths:
-            if not path.is_file():
-                raise DataError(f"{path} is missing, though {listed_in} lists it.", layout)
-
-
-def _png(key: str, size: tuple[int, int], *, folder: Path, labels: int) -> npt.NDArray[np.uint8]:
-    """Read a palette or grey PNG of label values up to `labels`, 255 where none counts."""
-    path = folder / f"{key}.png"
-    try:
-        with Image.open(path, formats=["PNG"]) as opened:
-            if opened.size != (size[1], size[0]):
-                raise ImageError("bad truth", "has not the size of its image", str(path))
-            if opened.mode not in {"P", "L"}:
-                raise ImageError("bad truth", "is no palette image", str(path))
-            truth = np.array(opened)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError("bad truth", "is not a readable PNG", str(path)) from error
-    if ((truth > labels) & (truth != IGNORE_LABEL)).any():
-        problem = f"holds labels other than 0 to {labels} and {IGNORE_LABEL}"
-        raise ImageError("bad truth", problem, str(path))
-    return truth
+            raise DataError(f"{listed_in} holds {printable(key)!r}, which names no image.", layout)

@@ -1,7 +1,8 @@
 """Segments of Pascal in Detail, the form in which Pascal Context is published as one JSON file.
 
-`trainval_merged.json` holds `images` (image_id, file_name, phase) and `annos_segmentation`
-(image_id, category_id, segmentation), each segment a run-length code as COCO's.
+`trainval_merged.json` holds `images` (image_id, file_name, phase, height, width) and
+`annos_segmentation` (image_id, category_id, segmentation), each segment a run-length code as
+COCO's.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from sseg_core.config import MAX_PIXELS
 from sseg_core.data.images import ImageError
 from sseg_core.errors import DataError, printable
+from sseg_core.evaluation.benchmarks.layouts import no_such_split
+from sseg_core.evaluation.examples import BACKGROUND, LabelMap
 
 ANNOTATIONS = "trainval_merged.json"
 
@@ -33,7 +37,7 @@ class Segment:
     """A part of an image.
 
     Attributes:
-        label: 1 to 59.
+        label: class index, 0 to 58.
         size: height and width of the image.
         counts: its run-length code.
     """
@@ -43,58 +47,74 @@ class Segment:
     counts: bytes
 
 
-def read_segments(path: Path, split: str) -> dict[str, list[Segment]]:
-    """Return the segments of the 59 classes in every image of a split, by key.
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """The truth of a split.
+
+    Attributes:
+        sizes: height and width of every image, by key.
+        segments: of the 59 classes, by key, in the order of the file.
+    """
+
+    sizes: Mapping[str, tuple[int, int]]
+    segments: Mapping[str, Sequence[Segment]]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of the images, in the order of the file."""
+        return tuple(self.sizes)
+
+    def paint(self, key: str) -> LabelMap:
+        """Return the [H, W] label map of an image; later segments lie on top.
+
+        Raises:
+            ImageError: a segment is damaged or of another size.
+        """
+        size = self.sizes[key]
+        if size[0] * size[1] > MAX_PIXELS:
+            raise _bad_truth(key, f"has more than {MAX_PIXELS:,} pixels")
+        truth = np.full(size, BACKGROUND, np.int16)
+        for segment in self.segments.get(key, ()):
+            if segment.size != size:
+                raise _bad_truth(key, "has a segment of another size than its image")
+            try:
+                truth[decode_runs(segment.counts, size)] = segment.label
+            except ValueError as error:
+                raise _bad_truth(key, "has a damaged segment") from error
+        return truth
+
+
+def read_segments(path: Path, split: str) -> Segments:
+    """Return the segments of the 59 classes in every image of a split.
 
     Raises:
         DataError: the file is not of Pascal in Detail, or has no such split.
     """
-    label_of = {category: label for label, category in enumerate(_CATEGORIES, start=1)}
+    index_of = {category: index for index, category in enumerate(_CATEGORIES)}
+    sizes: dict[str, tuple[int, int]] = {}
+    keys: dict[object, str] = {}
+    segments: defaultdict[str, list[Segment]] = defaultdict(list)
     try:
         data = json.loads(path.read_bytes())
         phases = {str(image["phase"]) for image in data["images"]}
-        names = {
-            image["image_id"]: Path(image["file_name"]).stem
-            for image in data["images"]
-            if image["phase"] == split
-        }
-        segments: defaultdict[str, list[Segment]] = defaultdict(list)
+        for image in data["images"]:
+            if image["phase"] == split:
+                key = keys[image["image_id"]] = Path(image["file_name"]).stem
+                sizes[key] = (_side(image["height"]), _side(image["width"]))
         for entry in data["annos_segmentation"]:
-            key, label = names.get(entry["image_id"]), label_of.get(entry["category_id"])
-            if key is not None and label is not None:
-                height, width = map(int, entry["segmentation"]["size"])
+            found, index = keys.get(entry["image_id"]), index_of.get(entry["category_id"])
+            if found is not None and index is not None:
+                height, width = map(_side, entry["segmentation"]["size"])
                 counts = entry["segmentation"]["counts"].encode()
-                segments[key].append(Segment(label, (height, width), counts))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                segments[found].append(Segment(index, (height, width), counts))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"{path} is not a readable annotation file of Pascal in Detail.",
+            f"{printable(path, None)} is not a readable annotation file of Pascal in Detail.",
             "Fetch it again, or give label maps in SegmentationClassContext.",
         ) from error
-    if not names:
-        raise DataError(
-            f"There is no split {printable(split)!r} in {path}.",
-            f"It has: {', '.join(map(printable, sorted(phases)))}.",
-        )
-    return {key: segments[key] for key in names.values()}
-
-
-def paint_segments(
-    key: str, size: tuple[int, int], *, segments: Mapping[str, Sequence[Segment]]
-) -> npt.NDArray[np.uint8]:
-    """Return the [H, W] label map of an image; later segments lie on top, elsewhere it is 0.
-
-    Raises:
-        ImageError: a segment is damaged or of another size.
-    """
-    truth = np.zeros(size, np.uint8)
-    for segment in segments[key]:
-        if segment.size != size:
-            raise ImageError("bad truth", "has not the size of its image", f"The truth of {key}")
-        try:
-            truth[decode_runs(segment.counts, size)] = segment.label
-        except ValueError as error:
-            raise ImageError("bad truth", "has a damaged segment", f"The truth of {key}") from error
-    return truth
+    if not sizes:
+        raise no_such_split(split, path, sorted(phases), "It names no image at all.")
+    return Segments(sizes, segments)
 
 
 def decode_runs(counts: bytes, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -126,3 +146,13 @@ def decode_runs(counts: bytes, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
         raise ValueError("the runs do not add up to the image")
     inside = np.arange(len(runs)) % 2 == 1
     return np.repeat(inside, runs).reshape(size, order="F")
+
+
+def _side(value: object) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"not the side of an image: {value!r}")
+    return value
+
+
+def _bad_truth(key: str, problem: str) -> ImageError:
+    return ImageError("bad truth", problem, f"The truth of {key}")

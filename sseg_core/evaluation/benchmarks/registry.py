@@ -2,67 +2,77 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from sseg_core.artifacts import ArtifactStore
 from sseg_core.config import EvalConfig, ToyWorldConfig
-from sseg_core.data.toyworld import CLASSES, OBJECTS, render_scene
-from sseg_core.errors import ConfigError, DataError, did_you_mean
-from sseg_core.evaluation.examples import Benchmark, Example
-from sseg_core.evaluation.pascal import context, voc2012
+from sseg_core.errors import ConfigError, did_you_mean
+from sseg_core.evaluation.benchmarks.ade20k import ade20k
+from sseg_core.evaluation.benchmarks.coco import coco_object
+from sseg_core.evaluation.benchmarks.coco_stuff import coco_stuff
+from sseg_core.evaluation.benchmarks.folder import folder
+from sseg_core.evaluation.benchmarks.imagenet_s import imagenet_s_50, imagenet_s_300, imagenet_s_919
+from sseg_core.evaluation.benchmarks.lvis import lvis_v05, lvis_v1
+from sseg_core.evaluation.benchmarks.pascal import context, voc2012
+from sseg_core.evaluation.benchmarks.request import BenchmarkRequest
+from sseg_core.evaluation.benchmarks.toyworld import TOYWORLD_SCENES, toyworld
+from sseg_core.evaluation.examples import Benchmark
+from sseg_core.tracking import SILENT, Progress
 
-TOYWORLD_SCENES = 200
+FOLDER = "folder:"
 
-_ON_DISK = {"voc2012": voc2012, "context": context}
+_ON_DISK: Mapping[str, Callable[[BenchmarkRequest], Benchmark]] = {
+    "voc2012": voc2012,
+    "context": context,
+    "coco-object": coco_object,
+    "coco-stuff": coco_stuff,
+    "ade20k": ade20k,
+    "lvis-v1": lvis_v1,
+    "lvis-v0.5": lvis_v05,
+    "imagenet-s-50": imagenet_s_50,
+    "imagenet-s-300": imagenet_s_300,
+    "imagenet-s-919": imagenet_s_919,
+}
 
-BENCHMARKS = ("toyworld", *_ON_DISK)
+BENCHMARKS = ("toyworld", *_ON_DISK, f"{FOLDER}DIR")
 
 
-def open_benchmark(config: EvalConfig) -> Benchmark:
+def open_benchmark(
+    config: EvalConfig, store: ArtifactStore | None = None, progress: Progress = SILENT
+) -> Benchmark:
     """Return the benchmark that `config` names, cut to its limit.
+
+    Args:
+        config: names it, its root, split and limit.
+        store: where a benchmark whose files take long to read keeps its label maps; default: the
+            usual store.
+        progress: is told of that reading.
 
     Raises:
         ConfigError: no such benchmark, or no root for one that needs it.
         DataError: its files are not where they should be.
     """
-    if config.benchmark == "toyworld":
+    name, root = config.benchmark, config.root
+    opener: Callable[[BenchmarkRequest], Benchmark]
+    if name == "toyworld":
         count = min(TOYWORLD_SCENES, config.limit or TOYWORLD_SCENES)
         size = ToyWorldConfig().image_size
         return toyworld(seed=config.seed, size=size, count=count, split=config.split)
-    if config.benchmark not in _ON_DISK:
-        raise ConfigError(
-            f"There is no benchmark {config.benchmark!r}.",
-            did_you_mean(config.benchmark, BENCHMARKS),
+    if name.startswith(FOLDER):
+        opener, root = folder, name.removeprefix(FOLDER) or root
+    elif name in _ON_DISK:
+        opener = _ON_DISK[name]
+    else:
+        raise ConfigError(f"There is no benchmark {name!r}.", did_you_mean(name, BENCHMARKS))
+    if root is None:
+        raise ConfigError(f"The benchmark {name} needs its folder.", "Give it with --root DIR.")
+    return opener(
+        BenchmarkRequest(
+            root=Path(root).expanduser(),
+            split=config.split,
+            limit=config.limit,
+            store=store or ArtifactStore.default(),
+            progress=progress,
         )
-    if config.root is None:
-        raise ConfigError(
-            f"The benchmark {config.benchmark} needs its folder.", "Give it with --root DIR."
-        )
-    return _ON_DISK[config.benchmark](Path(config.root), config.split, limit=config.limit)
-
-
-def toyworld(
-    *, seed: int, size: int, count: int = TOYWORLD_SCENES, split: str = "val"
-) -> Benchmark:
-    """Return scenes of the toy world; those of the split `val` are never trained on.
-
-    Every pixel has a class. The subset `objects` leaves out the grounds.
-
-    Raises:
-        DataError: no such split.
-    """
-    if split not in {"train", "val"}:
-        raise DataError(f"The toy world has no split {split!r}.", did_you_mean(split, ("val",)))
-    return Benchmark(
-        name="toyworld",
-        class_names=CLASSES,
-        has_background=False,
-        keys=tuple(f"{index:06d}" for index in range(count)),
-        load=partial(_load_scene, seed=seed, size=size, train=split == "train"),
-        subsets={"objects": OBJECTS},
     )
-
-
-def _load_scene(key: str, *, seed: int, size: int, train: bool) -> Example:
-    scene = render_scene(seed, int(key), size, "train" if train else "val")
-    return Example(key, scene.image, scene.label_map)

@@ -12,15 +12,28 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from scipy.ndimage import gaussian_filter
 
-from sseg_core.config import EvalConfig
+from sseg_core.artifacts import ArtifactStore
 from sseg_core.data.images import ImageError
 from sseg_core.errors import DataError
-from sseg_core.evaluation.benchmarks import open_benchmark
-from sseg_core.evaluation.evaluator import evaluate, scored_labels
-from sseg_core.evaluation.pascal import CONTEXT_CLASSES, VOC_CLASSES, context, voc2012
-from sseg_core.evaluation.pascal_detail import decode_runs
+from sseg_core.evaluation.benchmarks import pascal
+from sseg_core.evaluation.benchmarks.pascal import (
+    CONTEXT_CLASSES,
+    VOC_CLASSES,
+    VOC_OWN_CLASSES,
+    context,
+    voc2012,
+)
+from sseg_core.evaluation.benchmarks.pascal_detail import decode_runs
+from sseg_core.evaluation.benchmarks.request import BenchmarkRequest
+from sseg_core.evaluation.evaluator import scored_labels
 
 TRUTH = np.array([[0, 1, 20], [255, 15, 0]], np.uint8)
+LABELS = [[-1, 0, 19], [-2, 14, -1]]
+
+
+def _request(root: Path, split: str = "val", limit: int | None = None) -> BenchmarkRequest:
+    home = root.parent if root.name.startswith("VOC") else root
+    return BenchmarkRequest(root, split, limit, ArtifactStore(home / "store"))
 
 
 @pytest.fixture
@@ -46,32 +59,35 @@ def _save_truth(home: Path, key: str, truth: np.ndarray) -> None:
 def test_voc_is_found_from_any_of_its_folders(voc: Path) -> None:
     """VOC2012, VOCdevkit and its parent name the same benchmark."""
     for root in (voc, voc.parent, voc.parents[1]):
-        benchmark = voc2012(root)
+        benchmark = voc2012(_request(root))
         assert benchmark.keys == ("2007_000001", "2007_000002")
         assert len(benchmark) == 2
 
 
 def test_voc_examples_have_palette_labels(voc: Path) -> None:
-    """Truth is the palette index, 255 kept; class i has label i + 1; background is not a class."""
-    benchmark = voc2012(voc)
+    """Palette index 0 is background, which is no class, i + 1 the class i, and 255 void."""
+    benchmark = voc2012(_request(voc))
     assert benchmark.has_background
     assert len(benchmark.class_names) == 20
     assert (VOC_CLASSES[0], VOC_CLASSES[14], VOC_CLASSES[19]) == ("aeroplane", "person", "monitor")
+    assert (VOC_OWN_CLASSES[10], VOC_OWN_CLASSES[15:]) == (
+        "diningtable", ("pottedplant", "sheep", "sofa", "train", "tvmonitor")
+    )  # fmt: skip
     for example in benchmark:
         assert example.image.shape == (2, 3, 3)
-        assert np.array_equal(example.truth, TRUTH)
+        assert (example.truth.dtype, example.truth.tolist()) == (np.int16, LABELS)
+    assert benchmark.source == "label images in SegmentationClass, 2 of the 1,449 images"
 
 
 def test_a_limit_takes_the_first_images(voc: Path) -> None:
     """`limit` cuts the list."""
-    config = EvalConfig(benchmark="voc2012", root=str(voc), limit=1)
-    assert open_benchmark(config).keys == ("2007_000001",)
+    assert voc2012(_request(voc, limit=1)).keys == ("2007_000001",)
 
 
 def test_a_missing_voc_says_what_is_expected_where(tmp_path: Path) -> None:
     """The hint shows the layout."""
     with pytest.raises(DataError, match="There is no VOC 2012") as caught:
-        voc2012(tmp_path)
+        voc2012(_request(tmp_path))
     assert "SegmentationClass/KEY.png" in caught.value.hint
 
 
@@ -79,7 +95,7 @@ def test_a_missing_voc_says_what_is_expected_where(tmp_path: Path) -> None:
 def test_a_missing_split_names_those_there_are(voc: Path, split: str) -> None:
     """A split without its list, an unknown one and a path are all refused."""
     with pytest.raises(DataError, match="no split") as caught:
-        voc2012(voc, split)
+        voc2012(_request(voc, split))
     assert "val" in caught.value.hint
 
 
@@ -87,20 +103,20 @@ def test_a_missing_file_is_named(voc: Path) -> None:
     """A listed image without its truth is an error before anything is computed."""
     (voc / "SegmentationClass/2007_000002.png").unlink()
     with pytest.raises(DataError, match=r"2007_000002\.png is missing"):
-        voc2012(voc)
+        voc2012(_request(voc))
 
 
 def test_a_key_that_is_a_path_is_refused(voc: Path) -> None:
     """Keys come from a file of a stranger; they never leave the folder."""
     (voc / "ImageSets/Segmentation/val.txt").write_text("../../../etc/passwd")
     with pytest.raises(DataError, match="names no image"):
-        voc2012(voc)
+        voc2012(_request(voc))
 
 
 def test_damaged_truth_is_an_image_error(voc: Path) -> None:
     """Wrong size, wrong labels, RGB and rubbish have the reason `bad truth`, naming the file."""
     path = voc / "SegmentationClass/2007_000001.png"
-    benchmark = voc2012(voc)
+    benchmark = voc2012(_request(voc))
     _save_truth(voc, "2007_000001", np.zeros((3, 3), np.uint8))
     _expect_bad_truth(benchmark.load, path)
     _save_truth(voc, "2007_000001", np.full((2, 3), 21, np.uint8))
@@ -113,25 +129,35 @@ def test_damaged_truth_is_an_image_error(voc: Path) -> None:
 
 def _expect_bad_truth(load: object, path: Path) -> None:
     assert callable(load)
-    with pytest.raises(ImageError, match=path.name) as caught:
+    with pytest.raises(ImageError, match=path.stem) as caught:
         load("2007_000001")
     assert caught.value.reason == "bad truth"
 
 
-def test_the_real_voc_photos_are_read(real_data: Path) -> None:
-    """The 100 photos of voc-mini's val have truth of their own size with VOC's labels."""
-    benchmark = voc2012(real_data / "voc-mini")
-    assert len(benchmark) == 100
-    seen: set[int] = set()
-    for key in benchmark.keys[:10]:
+@pytest.mark.parametrize(("split", "count"), [("val", 100), ("train", 200)])
+def test_the_real_voc_photos_are_read(real_data: Path, split: str, count: int) -> None:
+    """All photos of voc-mini and their truth equal a plain reading with Pillow and NumPy."""
+    home = real_data / "voc-mini/VOC2012"
+    benchmark = voc2012(_request(home, split))
+    listed = (home / f"ImageSets/Segmentation/{split}.txt").read_text().split()
+    assert (len(benchmark), list(benchmark.keys)) == (count, listed)
+    assert f", {count} of the 1,4" in benchmark.source
+    seen = np.zeros(256, bool)
+    for key in listed[:: count // 50]:
         example = benchmark.load(key)
-        assert example.truth.shape == example.image.shape[:2]
-        seen |= set(np.unique(example.truth).tolist())
-    assert {0, 255} < seen
+        with Image.open(home / f"JPEGImages/{key}.jpg") as photo:
+            assert np.abs(np.asarray(photo).astype(int) - example.image).max() <= 2
+        with Image.open(home / f"SegmentationClass/{key}.png") as truth:
+            values = np.asarray(truth).astype(int)
+        assert np.array_equal(example.truth, np.where(values == 255, -2, values - 1))
+        seen[values] = True
+    assert seen[[0, 15, 255]].all()
 
 
 CONTEXT_TRUTH = np.array([[0, 1, 59], [59, 255, 27]], np.uint8)
+CONTEXT_LABELS = [[-1, 0, 58], [58, -2, 26]]
 DETAIL_TRUTH = np.array([[0, 1, 59], [59, 0, 27]], np.uint8)  # nothing is void there
+DETAIL_LABELS = [[-1, 0, 58], [58, -1, 26]]
 DETAIL_CATEGORIES = {1: 2, 59: 458, 27: 159}  # airplane, wood, flower
 
 
@@ -193,27 +219,28 @@ def test_the_context_classes_are_those_of_the_benchmark() -> None:
 
 
 def test_context_is_read_from_label_maps(context_png: Path) -> None:
-    """Labels are the PNG's values, background and void kept, from any of the folders."""
+    """0 is background, 1 the first class, 255 void, from any of the folders."""
     for root in (context_png, context_png.parent, context_png.parents[1]):
-        benchmark = context(root)
+        benchmark = context(_request(root))
         assert benchmark.keys == ("2008_000002", "2008_000003")
         assert benchmark.has_background
         assert benchmark.class_names == CONTEXT_CLASSES
-        assert all(np.array_equal(example.truth, CONTEXT_TRUTH) for example in benchmark)
-    assert context(context_png, "train").keys == ("2008_000002",)
+        assert all(example.truth.tolist() == CONTEXT_LABELS for example in benchmark)
+        assert benchmark.source == "label images in SegmentationClassContext, 2 of the 5,105 images"
+    assert context(_request(context_png, "train")).keys == ("2008_000002",)
 
 
 def test_context_is_read_from_pascal_in_detail(context_detail: Path) -> None:
     """Categories of the 59 become their labels, all others background; only the split is read."""
-    config = EvalConfig(benchmark="context", root=str(context_detail))
-    benchmark = open_benchmark(config)
+    benchmark = context(_request(context_detail))
     assert benchmark.keys == ("2008_000002", "2008_000003")
-    assert all(np.array_equal(example.truth, DETAIL_TRUTH) for example in benchmark)
-    assert open_benchmark(config.model_copy(update={"limit": 1})).keys == ("2008_000002",)
+    assert benchmark.source == ("trainval_merged.json of Pascal in Detail, 2 of the 5,105 images")
+    assert all(example.truth.tolist() == DETAIL_LABELS for example in benchmark)
+    assert context(_request(context_detail, limit=1)).keys == ("2008_000002",)
     with pytest.raises(DataError, match=r"2008_000009\.jpg is missing"):
-        context(context_detail, "train")
+        context(_request(context_detail, "train"))
     with pytest.raises(DataError, match="no split 'test'") as caught:
-        context(context_detail, "test")
+        context(_request(context_detail, "test"))
     assert "train, val" in caught.value.hint
 
 
@@ -222,18 +249,53 @@ def test_label_maps_are_preferred_to_pascal_in_detail(
 ) -> None:
     """Where both are, the void of the label maps is there."""
     assert context_png == context_detail
-    assert next(iter(context(context_png))).truth[1, 1] == 255
+    assert next(iter(context(_request(context_png)))).truth[1, 1] == -2
+
+
+def test_pascal_in_detail_is_read_once(
+    context_detail: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next benchmark takes the label maps from the store; another file is read again."""
+    before = [example.truth.tolist() for example in context(_request(context_detail))]
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(pascal, "read_segments", refuse)
+    assert before == [example.truth.tolist() for example in context(_request(context_detail))]
+    path = context_detail / "trainval_merged.json"
+    path.write_text(path.read_text() + " ")
+    with pytest.raises(AssertionError, match="read again"):
+        context(_request(context_detail))
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"{", b"[]", b'{"images": []}', b'{"images": [{"phase": "val"}], "annos_segmentation": []}'],
+    [
+        b"{",
+        b"[" * 100_000,
+        b"[]",
+        b'{"images": []}',
+        b'{"images": [{"phase": "val"}], "annos_segmentation": []}',
+        b'{"images": [{"phase": "val", "image_id": 2, "file_name": "a.jpg", "height": -2}]}',
+    ],
 )
 def test_a_file_that_is_not_pascal_in_detail_is_refused(voc2010: Path, content: bytes) -> None:
     """Truncated JSON and JSON of something else is one sentence."""
     (voc2010 / "trainval_merged.json").write_bytes(content)
     with pytest.raises(DataError, match="not a readable annotation file"):
-        context(voc2010)
+        context(_request(voc2010))
+
+
+def test_a_name_that_is_no_key_is_refused(context_detail: Path) -> None:
+    """Names of images come from a stranger's file; only plain words become paths."""
+    path = context_detail / "trainval_merged.json"
+    for name in ("../..", "a b.jpg", "\u00e9.jpg"):
+        text = path.read_text()
+        path.write_text(text.replace("2008_000003.jpg", name))
+        with pytest.raises(DataError, match=r"merged\.json holds .*, which names no image"):
+            context(_request(context_detail))
+        path.write_text(text)
 
 
 @pytest.mark.parametrize(
@@ -255,11 +317,11 @@ def test_a_damaged_segment_is_bad_truth(
     data = json.loads(path.read_text())
     data["annos_segmentation"][1]["segmentation"] = segmentation
     path.write_text(json.dumps(data))
-    benchmark = context(context_detail)
+    benchmark = context(_request(context_detail))
     with pytest.raises(ImageError, match="2008_000002") as caught:
         benchmark.load("2008_000002")
     assert caught.value.reason == "bad truth"
-    assert np.array_equal(benchmark.load("2008_000003").truth, DETAIL_TRUTH)
+    assert benchmark.load("2008_000003").truth.tolist() == DETAIL_LABELS
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -274,13 +336,16 @@ def test_run_length_codes_are_those_of_coco(seed: int) -> None:
 
 def test_a_missing_context_says_what_is_expected_where(tmp_path: Path, context_png: Path) -> None:
     """The hint shows both layouts; a listed key without its label map is named."""
+    (tmp_path / "elsewhere").mkdir()
     with pytest.raises(DataError, match="no Pascal Context") as caught:
-        context(tmp_path / "elsewhere")
+        context(_request(tmp_path / "elsewhere"))
     assert "SegmentationClassContext/KEY.png" in caught.value.hint
     assert "trainval_merged.json" in caught.value.hint
     (context_png / "SegmentationClassContext/2008_000003.png").unlink()
-    with pytest.raises(DataError, match=r"2008_000003\.png is missing, though val\.txt lists it"):
-        context(context_png)
+    with pytest.raises(
+        DataError, match=r"3\.png is missing, of 2 label images that val\.txt names"
+    ):
+        context(_request(context_png))
 
 
 def test_context_labels_beyond_59_are_bad_truth(context_png: Path) -> None:
@@ -288,14 +353,14 @@ def test_context_labels_beyond_59_are_bad_truth(context_png: Path) -> None:
     Image.fromarray(np.full((2, 3), 60, np.uint8)).save(
         context_png / "SegmentationClassContext/2008_000002.png"
     )
-    with pytest.raises(ImageError, match="other than 0 to 59 and 255"):
-        context(context_png).load("2008_000002")
+    with pytest.raises(ImageError, match="the value 60"):
+        context(_request(context_png)).load("2008_000002")
 
 
-def test_real_photos_with_label_maps_of_context_are_scored(
+def test_real_photos_with_label_maps_of_context_are_read(
     voc2010: Path, real_data: Path, tmp_path: Path
 ) -> None:
-    """60 labels with background and 59 without; a perfect prediction has 100 either way."""
+    """60 labels with background and 59 without; no pixel is shifted or turned."""
     photos = sorted((real_data / "voc-mini/VOC2012/JPEGImages").glob("*.jpg"))[:3]
     home = tmp_path / "real" / "VOC2010"
     for folder in ("JPEGImages", "SegmentationClassContext", "ImageSets/SegmentationContext"):
@@ -310,15 +375,10 @@ def test_real_photos_with_label_maps_of_context_are_scored(
         Image.fromarray(truth.astype(np.uint8)).save(
             home / f"SegmentationClassContext/{photo.stem}.png"
         )
-    benchmark = context(tmp_path / "real")
-    for exclude, count in ((False, 60), (True, 59)):
-        assert len(scored_labels(benchmark, exclude_background=exclude)) == count
-        result = evaluate(
-            benchmark,
-            lambda examples: [e.truth.astype(np.int16) for e in examples],
-            exclude_background=exclude,
-        )
-        assert result.images == 3
-        scores = result.confusion.compute()
-        assert (scores.miou, scores.pixel_accuracy) == (100, 100)
-        assert result.boundary.compute() == 100
+    benchmark = context(_request(tmp_path / "real"))
+    assert len(scored_labels(benchmark, exclude_background=False)) == 60
+    assert len(scored_labels(benchmark, exclude_background=True)) == 59
+    for number, (example, photo) in enumerate(zip(benchmark, photos, strict=True)):
+        height, width = example.image.shape[:2]
+        truth = (np.arange(height)[:, None] // 60 * 9 + np.arange(width) // 60 + number) % 60
+        assert (example.key, np.array_equal(example.truth, truth - 1)) == (photo.stem, True)

@@ -8,7 +8,8 @@ import pytest
 from sseg_core.config import EvalConfig
 from sseg_core.data.toyworld import CLASSES, OBJECTS, render_scene
 from sseg_core.errors import ConfigError, DataError
-from sseg_core.evaluation.benchmarks import open_benchmark, toyworld
+from sseg_core.evaluation.benchmarks.registry import open_benchmark
+from sseg_core.evaluation.benchmarks.toyworld import toyworld
 
 
 def test_toyworld_examples_are_held_out_scenes() -> None:

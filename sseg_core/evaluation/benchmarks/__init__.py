@@ -1,0 +1,1 @@
+"""Which truth: images with true label maps, as the benchmarks are published."""
