@@ -107,7 +107,7 @@ def write_report(path: Path, report: DemoReport) -> None:
     """Write the report as one self-contained HTML file, without scripts or outside links."""
     palette = np.vstack([report.class_colors, np.zeros((1, 3), np.uint8)])
     html = render_page(
-        "evaluation/report.html.j2",
+        "evaluation/report/demo.html.j2",
         report=report,
         colors={name: f"#{bytes(palette[i]).hex()}" for i, name in enumerate(report.class_names)},
         curves=[curve for name in _CURVES if (curve := _curve(report.metrics, name))],

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from sseg_core.data.toyworld import CLASS_COLORS, CLASSES, render_scene
-from sseg_core.evaluation.report import DemoReport, GalleryRow, write_report
+from sseg_core.evaluation.report.demo import DemoReport, GalleryRow, write_report
 
 _VOID = {"meta", "img", "line", "polyline", "br", "link", "input"}
 
