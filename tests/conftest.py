@@ -21,6 +21,14 @@ def real_data() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _cache_of_its_own(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No test reads or writes the text embeddings of the user's own cache."""
+    monkeypatch.setenv("SSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def make_checkpoint() -> Callable[[ArtifactStore], Artifact]:
     """Publishes a checkpoint with the weights of an untrained model of 32-pixel crops."""

@@ -7,29 +7,23 @@ semantic inference, with S-Seg's open vocabulary (S-Seg Sec. 3.2, App. A.1):
 
 Mask logits are interpolated bilinearly to the pixels before the sigmoid. The division turns the
 scores into probabilities, which a background threshold needs; it does not change the best class.
-
-Numerics: everything is computed in float32. Where every query is far from a pixel, the sigmoids
-of float32 are all 0 and the division would be 0 / 0. There sigmoid(m) equals exp(m), so adding
-the same amount to all logits of the pixel leaves P unchanged; `_mask_weights` uses that.
+Where windows of the image were looked at, P_c is the mean over those that cover the pixel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from sseg_core.inference.best_class import Ranking
+from sseg_core.inference.mask_weights import WindowMasks, weighted_regions
+from sseg_core.inference.windows import Box
+
 BACKGROUND = -1
 """Label of a pixel that no class claims with enough probability."""
-
-_CHUNK = 1 << 21
-"""Floats of mask weights and class scores held at once (8 MiB): larger chunks only leave the
-cache, and memory stays flat for a thousand classes on a large photo."""
-
-_FAR = 50.0
-"""Below -_FAR a sigmoid equals exp to the last bit of float32; exp(-_FAR) does not underflow."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +42,11 @@ class MaskGrid:
 
 @dataclass(frozen=True)
 class BestClasses:
-    """The most probable class of each pixel.
+    """The most probable class of each pixel, of one image or of a batch.
 
     Attributes:
-        classes: [B, H, W] int16 index of the class.
-        probabilities: [B, H, W] float32 in [0, 1], the probability of that class.
+        classes: [H, W] or [B, H, W] int16 index of the class; of equal ones the first.
+        probabilities: the same shape, float32 in [0, 1], the probability of that class.
     """
 
     classes: Tensor
@@ -77,26 +71,49 @@ def class_probabilities(
 
 
 def class_scores(
-    mask_logits_BQhw: Tensor,
-    class_probabilities_BQC: Tensor,
-    size: tuple[int, int],
-    grid: MaskGrid,
+    windows: Sequence[WindowMasks], input_size: tuple[int, int], size: tuple[int, int]
 ) -> Tensor:
-    """Return the probability of every class at every pixel.
+    """Return the probability of every class at every pixel of an image.
 
-    Needs memory for all of it: where only the best class counts, use `best_classes`.
+    Needs memory for all of it: where only the best class counts, use `best_of_windows`.
 
     Args:
-        mask_logits_BQhw: [B, Q, h, w] logits of the masks.
-        class_probabilities_BQC: [B, Q, C] from `class_probabilities`.
+        windows: of the image; together they cover it.
+        input_size: height and width of the image that the windows are cut from.
         size: H, W of the result; the image is stretched to it.
-        grid: how the mask grid lies in the image.
 
     Returns:
-        [B, C, H, W] float32 in [0, 1], summing to 1 over the classes.
+        [C, H, W] float32 in [0, 1], summing to 1 over the classes.
     """
-    rows = _probability_rows(mask_logits_BQhw, class_probabilities_BQC, size, grid)
-    return torch.cat(list(rows), dim=2)
+    num_classes = windows[0].class_probabilities.shape[1]
+    scores = torch.empty((num_classes, *size), device=windows[0].values.device)
+    for region in weighted_regions(windows, input_size, size):
+        for box, weights_Krs in region.blocks():
+            block = torch.tensordot(region.class_probabilities, weights_Krs, dims=1)
+            scores[:, box.top : box.bottom, box.left : box.right] = block[
+                :, : box.height, : box.width
+            ]
+    return scores
+
+
+def best_of_windows(
+    windows: Sequence[WindowMasks], input_size: tuple[int, int], size: tuple[int, int]
+) -> BestClasses:
+    """Return the best class of every pixel of an image, never holding all the scores.
+
+    The arguments are those of `class_scores`.
+    """
+    device = windows[0].values.device
+    classes = torch.empty(size, dtype=torch.int16, device=device)
+    probabilities = torch.empty(size, device=device)
+    for region in weighted_regions(windows, input_size, size):
+        ranking = Ranking(region.class_probabilities)
+        for box, weights_Krs in region.blocks():
+            place = slice(box.top, box.bottom), slice(box.left, box.right)
+            inside = slice(0, box.height), slice(0, box.width)
+            best, scores = ranking.best(weights_Krs)
+            classes[place], probabilities[place] = best[inside], scores[inside]
+    return BestClasses(classes, probabilities)
 
 
 def best_classes(
@@ -105,71 +122,25 @@ def best_classes(
     size: tuple[int, int],
     grid: MaskGrid,
 ) -> BestClasses:
-    """Return the best class of every pixel and its probability, never holding all the scores.
+    """Return the best class of every pixel of a batch of images that were seen whole.
 
-    The arguments are those of `class_scores`.
+    Args:
+        mask_logits_BQhw: [B, Q, h, w] logits of the masks.
+        class_probabilities_BQC: [B, Q, C] from `class_probabilities`.
+        size: H, W of the result; the images are stretched to it.
+        grid: how the mask grid lies in the images.
     """
-    shape, device = (len(mask_logits_BQhw), *size), mask_logits_BQhw.device
-    classes = torch.empty(shape, dtype=torch.int16, device=device)
-    probabilities = torch.empty(shape, device=device)
-    top = 0
-    for scores_BCrW in _probability_rows(mask_logits_BQhw, class_probabilities_BQC, size, grid):
-        rows = slice(top, top + scores_BCrW.shape[2])
-        probabilities[:, rows], classes[:, rows] = scores_BCrW.max(dim=1)
-        top = rows.stop
-    return BestClasses(classes, probabilities)
+    whole = Box(0, 0, *grid.input_size)
+    best = [
+        best_of_windows([WindowMasks(logits, classes, whole, grid.stride)], grid.input_size, size)
+        for logits, classes in zip(mask_logits_BQhw, class_probabilities_BQC, strict=True)
+    ]
+    return BestClasses(
+        torch.stack([one.classes for one in best]),
+        torch.stack([one.probabilities for one in best]),
+    )
 
 
 def label_map(best: BestClasses, threshold: float) -> Tensor:
-    """Return the classes as [B, H, W] int16, `BACKGROUND` where the best is below `threshold`."""
+    """Return the classes as int16, `BACKGROUND` where the best is below `threshold`."""
     return best.classes.masked_fill(best.probabilities < threshold, BACKGROUND)
-
-
-def _probability_rows(
-    mask_logits_BQhw: Tensor,
-    class_probabilities_BQC: Tensor,
-    size: tuple[int, int],
-    grid: MaskGrid,
-) -> Iterator[Tensor]:
-    """Yield P as [B, C, r, W], from the top of the image to its bottom."""
-    B, Q, h, w = mask_logits_BQhw.shape
-    C = class_probabilities_BQC.shape[2]
-    H, W = size
-    logits = mask_logits_BQhw.float()
-    classes_BCQ = class_probabilities_BQC.float().transpose(1, 2)
-    rows, columns = (
-        _taps(H, grid.input_size[0], grid.stride, h),
-        _taps(W, grid.input_size[1], grid.stride, w),
-    )
-    left, right, across = (tap.to(logits.device) for tap in columns)
-    step = max(1, _CHUNK // (B * (Q + C) * W))
-    for start in range(0, H, step):
-        above, below, down = (tap[start : start + step] for tap in rows)
-        first = int(above[0])
-        # Columns first, on the few grid rows that this chunk touches: it is most of the work.
-        slab = logits[:, :, first : int(below[-1]) + 1]
-        slab = torch.lerp(slab[..., left], slab[..., right], across)
-        above, below = (tap.to(logits.device) - first for tap in (above, below))
-        pixel_logits = torch.lerp(
-            slab[:, :, above], slab[:, :, below], down.to(logits.device)[:, None]
-        )
-        weights = _mask_weights(pixel_logits).flatten(2)
-        scores = torch.bmm(classes_BCQ, weights) / weights.sum(dim=1, keepdim=True)
-        yield scores.reshape(B, C, -1, W)
-
-
-def _mask_weights(logits_BQrW: Tensor) -> Tensor:
-    """Return sigmoid(m), times a factor that is common to the masks of a far pixel; in place."""
-    shift = (logits_BQrW.amax(dim=1, keepdim=True) + _FAR).clamp(max=0)
-    return logits_BQrW.sub_(shift).sigmoid_()
-
-
-def _taps(size: int, input_size: int, stride: int, cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return for each of `size` pixel centres the two cells around it and the way between them.
-
-    The border cells reach to the border, as in torch's bilinear interpolation.
-    """
-    centres = (torch.arange(size, dtype=torch.float64) + 0.5) * (input_size / size)
-    position = (centres / stride - 0.5).clamp(0, cells - 1)
-    low = position.floor().long()
-    return low, (low + 1).clamp(max=cells - 1), (position - low).float()

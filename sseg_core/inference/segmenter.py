@@ -3,44 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from sseg_core.artifacts import Artifact, ArtifactStore
 from sseg_core.checkpoint import WEIGHTS, load_weights
-from sseg_core.config import MAX_PIXELS, PseudomaskConfig, TrainConfig, build_config
-from sseg_core.data.batches import trimmed
-from sseg_core.data.images import RGBImage, read_image, resize_image, to_rgb
+from sseg_core.config import PseudomaskConfig, TrainConfig, build_config
+from sseg_core.data.images import RGBImage
 from sseg_core.device import pick_device
-from sseg_core.errors import ConfigError, DataError
+from sseg_core.errors import ConfigError
 from sseg_core.inference.combine import (
-    MaskGrid,
-    best_classes,
+    best_of_windows,
     class_probabilities,
     class_scores,
     label_map,
 )
+from sseg_core.inference.image_input import LONGEST_SIDE, ImageLike, as_rgb, at_short_side
+from sseg_core.inference.mask_weights import WindowMasks
+from sseg_core.inference.pamr import refine_window
 from sseg_core.inference.segmentation import Segmentation
+from sseg_core.inference.small_classes import without_small
+from sseg_core.inference.view import View
+from sseg_core.inference.vocabulary import Vocabulary
+from sseg_core.inference.windows import window_boxes
+from sseg_core.inference.word_features import WordFeatures
 from sseg_core.models.build import Model, build_model
 from sseg_core.models.pseudomask_vit import PseudoMaskViT
 from sseg_core.pseudomask.generator import PseudoMaskGenerator
 from sseg_core.text.prompts import check_class_names, fill_template
 from sseg_core.text.tokenizer import Tokenizer
 
-__all__ = ["Segmentation", "Segmenter", "default_image_size", "give_segments"]
-
-ImageLike = str | Path | npt.NDArray[np.uint8] | Image.Image
-
-LONGEST_SIDE = 4
-"""The long side is at most this many times `image_size`, so that a panorama fits in memory."""
-
-_TEXTS_AT_ONCE = 256  # bounds the activations of the text encoder for a thousand class names
-_CACHED_VOCABULARIES = 32
+__all__ = ["LONGEST_SIDE", "Segmentation", "Segmenter", "default_image_size", "give_segments"]
 
 
 class Segmenter:
@@ -63,8 +60,8 @@ class Segmenter:
         self.template = template
         self.artifact = artifact
         self._model = model.eval()
-        self._tokenizer = tokenizer
-        self._texts: dict[tuple[str, tuple[str, ...]], Tensor] = {}
+        digest = None if artifact is None else artifact.manifest.files[WEIGHTS].sha256
+        self._words = WordFeatures(model.encode_texts, tokenizer, digest)
 
     @property
     def template(self) -> str:
@@ -134,7 +131,7 @@ class Segmenter:
             DataError: the image cannot be read, or is no RGB image.
             ConfigError: an unusable class name, template or size.
         """
-        pixels = _as_rgb(image)
+        pixels = as_rgb(image)
         return self.segment_batch(
             [pixels], class_names, threshold=threshold, image_size=image_size
         )[0]
@@ -143,8 +140,9 @@ class Segmenter:
     def segment_batch(
         self,
         images: Sequence[RGBImage],
-        class_names: Sequence[str],
+        class_names: Sequence[str] | Vocabulary,
         *,
+        view: View = View(),  # noqa: B008 - frozen
         threshold: float = 0.0,
         image_size: int | None = None,
     ) -> list[Segmentation]:
@@ -152,24 +150,38 @@ class Segmenter:
 
         Images of one size go through the network together; others never share a batch, so a
         result does not depend on what else is in the list.
+
+        Args:
+            images: of any sizes.
+            class_names: the words to look for, or a vocabulary with several words for a class and
+                words for background.
+            view: how images and words are shown to the network.
+            threshold: as in `segment`.
+            image_size: as in `segment`; comes before the view's.
         """
-        names = check_class_names(class_names)
-        texts_CD = self._encode_texts(names)
+        vocabulary = (
+            class_names
+            if isinstance(class_names, Vocabulary)
+            else Vocabulary.of(check_class_names(class_names))
+        )
+        view = self.complete(replace(view, short_side=image_size or view.short_side))
+        assert view.short_side is not None
         groups: dict[tuple[int, int], list[int]] = {}
-        inputs = [_resized(_as_rgb(image), image_size or self.image_size) for image in images]
+        inputs = [at_short_side(as_rgb(image), view.short_side) for image in images]
         for index, pixels in enumerate(inputs):
             groups.setdefault(pixels.shape[:2], []).append(index)
         results: dict[int, Segmentation] = {}
-        for members in groups.values():
-            logits, classes, grid = self._encode_images([inputs[i] for i in members], texts_CD)
-            for row, index in enumerate(members):
-                one = slice(row, row + 1)
+        for input_size, members in groups.items():
+            looks = self._look_at([inputs[i] for i in members], vocabulary.words, view)
+            for index, windows in zip(members, looks, strict=True):
                 size = images[index].shape[:2]
-                best = best_classes(logits[one], classes[one], size, grid)
+                best = best_of_windows(windows, input_size, size)
+                if view.min_share > 0:
+                    best = without_small(best, windows, input_size, vocabulary, view.min_share)
                 results[index] = Segmentation(
-                    label_map=label_map(best, threshold)[0].cpu().numpy(),
-                    probabilities=best.probabilities[0].cpu().numpy(),
-                    class_names=names,
+                    label_map=vocabulary.class_map(label_map(best, threshold).cpu().numpy()),
+                    probabilities=best.probabilities.cpu().numpy(),
+                    class_names=vocabulary.class_names,
                     image=images[index],
                 )
         return [results[index] for index in range(len(images))]
@@ -182,39 +194,65 @@ class Segmenter:
 
         The arguments are those of `segment`, which needs far less memory.
         """
-        pixels = _as_rgb(image)
-        texts_CD = self._encode_texts(check_class_names(class_names))
-        resized = _resized(pixels, image_size or self.image_size)
-        logits, classes, grid = self._encode_images([resized], texts_CD)
+        pixels = as_rgb(image)
+        view = self.complete(View(short_side=image_size))
+        assert view.short_side is not None
+        resized = at_short_side(pixels, view.short_side)
+        [windows] = self._look_at([resized], check_class_names(class_names), view)
         scores: npt.NDArray[np.float32] = (
-            class_scores(logits, classes, pixels.shape[:2], grid)[0].cpu().numpy()
+            class_scores(windows, resized.shape[:2], pixels.shape[:2]).cpu().numpy()
         )
         return scores
 
-    def _encode_images(
-        self, images: Sequence[RGBImage], texts_CD: Tensor
-    ) -> tuple[Tensor, Tensor, MaskGrid]:
-        """Return mask logits [B, Q, h, w], p(c | q) [B, Q, C] and the grid of same-size images."""
-        device = texts_CD.device
-        batch = torch.from_numpy(np.stack(images)).to(device)
-        output = self._model.encode_images(batch.permute(0, 3, 1, 2).float() / 255)
-        masks_BQD = self._model.project_masks(output.mask_features)
-        classes = class_probabilities(masks_BQD, texts_CD, self._model.similarity_scale())
-        grid = MaskGrid(input_size=images[0].shape[:2], stride=output.stride)
-        return output.mask_logits, classes, grid
+    @torch.inference_mode()
+    def complete(self, view: View) -> View:
+        """Return the view with the model's own choice for all that it leaves open.
 
-    def _encode_texts(self, names: tuple[str, ...]) -> Tensor:
-        """Return the [C, D] text features of the names in the template, from a small cache."""
-        key = (self.template, names)
-        if key not in self._texts:
-            texts = [fill_template(self.template, name) for name in names]
-            ids = torch.from_numpy(trimmed(self._tokenizer(texts)))
-            ids = ids.to(next(self._model.parameters()).device)
-            parts = [self._model.encode_texts(part) for part in torch.split(ids, _TEXTS_AT_ONCE)]
-            if len(self._texts) >= _CACHED_VOCABULARIES:
-                self._texts.pop(next(iter(self._texts)))  # the oldest
-            self._texts[key] = torch.cat(parts)
-        return self._texts[key]
+        Raises:
+            ConfigError: windows with gaps between them.
+        """
+        window = view.window or 0
+        # Half a window where only the window is given: our choice, not in the paper.
+        stride = (view.stride or max(1, window // 2)) if window else 0
+        if stride > window:
+            raise ConfigError(
+                f"Windows of {window} pixels that are {stride} apart leave gaps.",
+                f"Choose a stride of at most {window}.",
+            )
+        scale = view.logit_scale
+        return replace(
+            view,
+            short_side=self.image_size if view.short_side is None else view.short_side,
+            window=window,
+            stride=stride,
+            templates=view.templates or (self.template,),
+            logit_scale=float(self._model.similarity_scale()) if scale is None else scale,
+        )
+
+    def _look_at(
+        self, images: Sequence[RGBImage], words: tuple[str, ...], view: View
+    ) -> list[list[WindowMasks]]:
+        """Return the windows of each image with their masks; the images have one size."""
+        assert view.window is not None
+        assert view.stride is not None
+        assert view.templates is not None
+        assert view.logit_scale is not None
+        device = next(self._model.parameters()).device
+        texts_CD = self._words.of(words, view.templates, device, articles=view.articles)
+        batch = torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2)
+        windows: list[list[WindowMasks]] = [[] for _ in images]
+        for box in window_boxes(images[0].shape[:2], view.window, view.stride):
+            pixels = batch[:, :, box.top : box.bottom, box.left : box.right].float() / 255
+            output = self._model.encode_images(pixels)
+            masks_BQD = self._model.project_masks(output.mask_features)
+            classes_BQC = class_probabilities(masks_BQD, texts_CD, view.logit_scale)
+            for index, own in enumerate(windows):
+                window = WindowMasks(
+                    output.mask_logits[index], classes_BQC[index], box, output.stride
+                )
+                refined = view.refine == "pamr"
+                own.append(refine_window(window, pixels[index]) if refined else window)
+        return windows
 
 
 def default_image_size(config: TrainConfig) -> int:
@@ -255,26 +293,3 @@ def give_segments(model: Model, config: PseudomaskConfig) -> None:
         return generator(images, [""] * len(images))
 
     model.segmenter = segment
-
-
-def _as_rgb(image: ImageLike) -> RGBImage:
-    if isinstance(image, str | Path):
-        return read_image(Path(image), MAX_PIXELS)
-    if isinstance(image, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(image))
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise DataError(
-            f"An image must be [H, W, 3] uint8, not {list(image.shape)} {image.dtype}.",
-            "Scale to 0..255 and put the colours last.",
-        )
-    return image
-
-
-def _resized(image: RGBImage, image_size: int) -> RGBImage:
-    """Return the image at a short side of `image_size`, or smaller where it is very long."""
-    if image_size < 1:
-        raise ConfigError(f"image_size must be at least 1, got {image_size}.")
-    height, width = image.shape[:2]
-    scale = min(image_size / min(height, width), LONGEST_SIDE * image_size / max(height, width))
-    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
-    return resize_image(image, (new_height, new_width))

@@ -27,7 +27,10 @@ from sseg_core.config import (
 )
 from sseg_core.errors import ArtifactError, ConfigError, DataError
 from sseg_core.inference.segmenter import Segmenter, default_image_size, give_segments
+from sseg_core.inference.view import View
+from sseg_core.inference.vocabulary import Vocabulary
 from sseg_core.models.build import build_model
+from sseg_core.models.sseg import SSeg
 from sseg_core.structures import MaskOutput
 
 WORDS = ("dark", "bright", "absent")
@@ -238,6 +241,117 @@ def test_a_model_is_used_at_twice_its_crop() -> None:
     assert default_image_size(small) == 128
 
 
+# --- under a protocol ---------------------------------------------------------------------------
+
+
+def test_a_view_is_completed_by_the_model(segmenter: Segmenter) -> None:
+    """What it leaves open is the model's own choice; what it fixes stays."""
+    segmenter.template = "a {}"
+    own = segmenter.complete(View())
+    assert own == View(32, 0, 0, ("a {}",), logit_scale=10.0)
+    fixed = View(48, 40, 20, ("{}", "the {}"), False, 50.0, 0.1, "pamr")
+    assert segmenter.complete(fixed) == fixed
+    assert segmenter.complete(View(window=24)).stride == 12
+    assert segmenter.complete(own) == own
+
+
+def test_a_size_that_is_asked_for_comes_before_the_views(
+    segmenter: Segmenter, model: LightAndDark
+) -> None:
+    """`image_size` overrides `short_side`, and that the model's own size."""
+    for image_size in (None, 16):
+        segmenter.segment_batch(
+            [_halves(50, 50)], WORDS, view=View(short_side=24), image_size=image_size
+        )
+    assert model.seen == [(1, 3, 24, 24), (1, 3, 16, 16)]
+
+
+def test_windows_with_gaps_are_refused(segmenter: Segmenter) -> None:
+    """A stride above the window would leave pixels that nothing covers."""
+    with pytest.raises(ConfigError, match="gaps"):
+        segmenter.segment_batch([_halves(64, 64)], WORDS, view=View(window=16, stride=17))
+
+
+def test_the_network_sees_windows(segmenter: Segmenter, model: LightAndDark) -> None:
+    """40 x 64 at a short side of 40 is seen in six windows of 24, for all images of its size."""
+    images = [_halves(40, 64), _halves(40, 64)[:, ::-1].copy()]
+    view = View(short_side=40, window=24, stride=20)
+    left, right = segmenter.segment_batch(images, WORDS, view=view)
+    assert model.seen == [(2, 3, 24, 24)] * 6
+    assert left.label_map.tolist() == (images[0][..., 0] // 255).tolist()
+    assert right.label_map.tolist() == (images[1][..., 0] // 255).tolist()
+    whole = segmenter.segment_batch(images, WORDS, view=View(short_side=40))
+    # This network looks at each pixel by itself, so that windows change nothing.
+    np.testing.assert_allclose(left.probabilities, whole[0].probabilities, atol=1e-6)
+
+
+def test_the_views_templates_and_scale_come_before_the_models(
+    segmenter: Segmenter, model: LightAndDark
+) -> None:
+    """Two templates are two texts a word; a small scale makes all words nearly as probable."""
+    view = View(templates=("{}", "a {}"), logit_scale=0.3)
+    [result] = segmenter.segment_batch([_halves(32, 32)], WORDS, view=view)
+    assert model.texts == 6
+    expected = np.exp(0.3) / (np.exp(0.3) + 2)
+    np.testing.assert_allclose(result.probabilities[:, :10], expected, atol=1e-5)
+
+
+def test_synonyms_are_one_class_and_background_words_none(segmenter: Segmenter) -> None:
+    """A pixel has the class of its best word; one that names background is background."""
+    vocabulary = Vocabulary.of(
+        ["light", "nothing"], {"light": ("absent", "bright"), "nothing": ("absent",)}, ["dark"]
+    )
+    [result] = segmenter.segment_batch([_halves(32, 32)], vocabulary)
+    assert result.class_names == ("light", "nothing")
+    assert (result.label_map[:, :15] == -1).all()
+    assert (result.label_map[:, 17:] == 0).all()
+    assert result.probabilities.min() > 0.4
+
+
+def test_classes_with_a_small_share_take_no_part(segmenter: Segmenter) -> None:
+    """An eighth of the pixels that are no background is not more than an eighth."""
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[:, 28:] = 255
+    share = segmenter.segment(image, WORDS).shares["bright"]
+    for min_share, found in ((share + 1e-3, set()), (share - 1e-3, {1})):
+        [result] = segmenter.segment_batch([image], WORDS, view=View(min_share=min_share))
+        assert set(np.unique(result.label_map[:, 28:])) == (found or {0})
+    # The other class takes their pixels, with what probability it has there.
+    [result] = segmenter.segment_batch([image], WORDS, view=View(min_share=share))
+    assert (result.label_map == 0).all()
+    assert result.probabilities[0, 31] < 0.01
+    # Beside background, a class is as large as its share of the rest.
+    vocabulary = Vocabulary.of(["bright", "absent"], background=["dark"])
+    [result] = segmenter.segment_batch([image], vocabulary, view=View(min_share=0.9))
+    assert (result.label_map[:, 29:] == 0).all()
+    assert (result.label_map[:, :27] == -1).all()
+
+
+def test_where_no_class_is_large_enough_all_is_background(segmenter: Segmenter) -> None:
+    """Two halves are not more than half, so neither takes part, and nothing is left."""
+    view = View(min_share=0.5)
+    [result] = segmenter.segment_batch([_halves(32, 32)], WORDS[:2], view=view)
+    assert (result.label_map == -1).all()
+    assert (result.probabilities == 0).all()
+
+
+def test_refined_masks_follow_the_photo(segmenter: Segmenter) -> None:
+    """A grey line between the halves is uncertain; its neighbours' colours decide for it."""
+    image = _halves(64, 64)
+    noise = np.random.default_rng(0).integers(-20, 20, image.shape)
+    image = np.clip(image.astype(int) + noise, 0, 255).astype(np.uint8)
+    image[30, 10] = 128  # a lone pixel among dark ones
+    [plain] = segmenter.segment_batch([image], WORDS, view=View(short_side=64))
+    [refined] = segmenter.segment_batch([image], WORDS, view=View(short_side=64, refine="pamr"))
+    assert plain.probabilities[30, 10] < 0.9
+    assert refined.probabilities[30, 10] > plain.probabilities[30, 10] + 0.05
+    assert np.array_equal(refined.label_map, _halves(64, 64)[..., 0] // 255)
+    [windows] = segmenter.segment_batch(
+        [image], WORDS, view=View(short_side=64, window=48, stride=16, refine="pamr")
+    )
+    assert np.array_equal(windows.label_map, refined.label_map)
+
+
 # --- with a real network ------------------------------------------------------------------------
 
 
@@ -295,6 +409,47 @@ def test_a_batch_gives_what_single_images_give(
         assert result.image is image
         assert np.allclose(result.probabilities, alone.probabilities, atol=1e-5)
         assert (result.label_map == alone.label_map).mean() > 0.999
+
+
+def test_windows_do_not_depend_on_the_rest_of_the_batch(
+    store: ArtifactStore, make_checkpoint: Callable[[ArtifactStore], Artifact]
+) -> None:
+    """With windows and refinement, too, images come out as if alone."""
+    make_checkpoint(store)
+    segmenter = Segmenter.load(store=store, device="cpu")
+    rng = np.random.default_rng(4)
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in [(40, 60), (40, 60)]]
+    view = View(short_side=64, window=48, stride=24, refine="pamr", templates=("{}", "a {}"))
+    together = segmenter.segment_batch(images, ["cat", "dog", "sky"], view=view)
+    for image, result in zip(images, together, strict=True):
+        [alone] = segmenter.segment_batch([image], ["cat", "dog", "sky"], view=view)
+        np.testing.assert_allclose(result.probabilities, alone.probabilities, atol=1e-5)
+        assert (result.label_map == alone.label_map).mean() > 0.999
+
+
+def test_words_are_not_encoded_again_in_another_run(
+    store: ArtifactStore,
+    make_checkpoint: Callable[[ArtifactStore], Artifact],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A second process would find the features by the digest of the weights, bit by bit."""
+    make_checkpoint(store)
+    image = _halves(20, 30)
+    expected = Segmenter.load(store=store, device="cpu").segment(image, ["cat", "dog"])
+    asked: list[int] = []
+    encode = SSeg.encode_texts
+
+    def counting(self: SSeg, ids: Tensor) -> Tensor:
+        asked.append(len(ids))
+        return encode(self, ids)
+
+    monkeypatch.setattr(SSeg, "encode_texts", counting)
+    segmenter = Segmenter.load(store=store, device="cpu")
+    result = segmenter.segment(image, ["cat", "dog"])
+    assert asked == []
+    assert np.array_equal(result.probabilities, expected.probabilities)
+    segmenter.segment(image, ["cat", "dog", "owl"])
+    assert asked == [1]
 
 
 def test_changed_weights_are_refused(

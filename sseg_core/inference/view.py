@@ -1,0 +1,38 @@
+"""How an image and a word are shown to a model, and how its scores become labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Refinement = Literal["none", "pamr"]
+
+
+@dataclass(frozen=True)
+class View:
+    """What a protocol fixes of a model's inference; None leaves it to the model.
+
+    Attributes:
+        short_side: pixels of the short side to which the image is resized, aspect kept.
+        window: side in pixels of the square windows in which the resized image is shown; 0 shows
+            it whole.
+        stride: pixels from one window to the next; scores of overlapping windows are averaged.
+        templates: texts around a word, `{}` in its place; the word's embedding is the normalised
+            mean of those of the templates.
+        articles: write "an" instead of "a" before a word that needs it. The protocols of others do
+            not.
+        logit_scale: factor of the cosine similarities in the softmax over the words.
+        min_share: classes whose share of the pixels (as a fraction of the pixels that are no
+            background) is not larger take no part, as in SCLIP; their pixels go to the best of the
+            others.
+        refine: `pamr` lets scores follow the colours of the image (Araslanov and Roth, CVPR 2020).
+    """
+
+    short_side: int | None = None
+    window: int | None = None
+    stride: int | None = None
+    templates: tuple[str, ...] | None = None
+    articles: bool = True
+    logit_scale: float | None = None
+    min_share: float = 0.0
+    refine: Refinement = "none"
