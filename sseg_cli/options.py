@@ -37,6 +37,14 @@ SetOption = Annotated[
 DeviceOption = Annotated[
     str, typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... or auto.")
 ]
+GpusOption = Annotated[
+    int | None,
+    typer.Option("--gpus", metavar="N", min=1, help="One process on each of N GPUs."),
+]
+ProcsOption = Annotated[
+    int | None,
+    typer.Option("--procs", metavar="N", min=1, help="N processes share the CPU's cores."),
+]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON object to standard output.")
 ]

@@ -9,7 +9,7 @@ def render_page(template: str, **values: Any) -> str:
     """Return the page that a template of this package makes; whatever `values` hold is escaped.
 
     Args:
-        template: path below the package, such as `evaluation/report.html.j2`.
+        template: path below the package, such as `evaluation/report/demo.html.j2`.
         values: what the template shows; one that it lacks is an error.
     """
     import jinja2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,8 +12,10 @@ from sseg_cli.options import (
     ConfigOption,
     DeviceOption,
     DryRunOption,
+    GpusOption,
     JsonOption,
     NameOption,
+    ProcsOption,
     SetOption,
     changed,
     configured,
@@ -25,22 +28,36 @@ if TYPE_CHECKING:
 
 EXAMPLES = """Examples:
 
-sseg eval --benchmark toyworld
+sseg eval --benchmark toyworld --report
 
-sseg eval --benchmark voc2012 --root VOCdevkit/VOC2012 --model my-run
+sseg eval --benchmark voc2012 --root VOCdevkit/VOC2012 --model my-run --check table3:S-Seg
 
-sseg eval --benchmark voc2012 --root VOCdevkit/VOC2012 --set background=exclude
+sseg eval --benchmark context --root VOCdevkit/VOC2010 --set background=exclude
+
+sseg eval --benchmark coco-object --root coco --model maskclip:ViT-B-16 --protocol sclip --gpus 8
 
 sseg eval --benchmark voc2012 --root VOCdevkit/VOC2012 --model oracle:texture
 
-sseg eval --benchmark voc2012 --root VOCdevkit/VOC2012 --model oracle:all
+sseg eval --benchmark folder:my-data --model my_model.py:build
+
+sseg eval --compare my-run-voc2012 maskclip-ViT-B-16-voc2012
 """
 
 
 def evaluate(
     context: typer.Context,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SCORES]...", help="Scores to --compare.", show_default=False),
+    ] = None,
     benchmark: Annotated[
-        str | None, typer.Option("--benchmark", help="toyworld, voc2012 or context.")
+        str | None,
+        typer.Option(
+            "--benchmark",
+            help="toyworld, voc2012, context, coco-object, coco-stuff, ade20k, lvis-v1, "
+            "lvis-v0.5, imagenet-s-50, -300 or -919, or folder:DIR with images, masks and "
+            "classes.txt.",
+        ),
     ] = None,
     root: Annotated[
         Path | None, typer.Option("--root", metavar="DIR", help="Folder of the benchmark.")
@@ -50,11 +67,33 @@ def evaluate(
         typer.Option(
             "--model",
             metavar="REF",
-            help="Checkpoint, or oracle:FEATURES for the pseudo-masks themselves, or oracle:all "
-            "for the table of all generators. Default: the newest checkpoint.",
+            help="Checkpoint (default: the newest), clip:ARCH, maskclip:ARCH, "
+            "pseudomask-clip:ARCH, groupvit, FILE.py:FUNCTION, oracle:FEATURES for the "
+            "pseudo-masks themselves, or oracle:all for the table of all generators.",
         ),
     ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option("--protocol", help="sseg (default), groupvit, tcl or sclip."),
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Score only N images.")] = None,
+    sweep_threshold: Annotated[
+        bool, typer.Option("--sweep-threshold", help="Score at every background threshold.")
+    ] = False,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            "--check", metavar="ROW", help="Compare with the paper: table3:S-Seg, ..., or auto."
+        ),
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Write a page of the scores and pictures.")
+    ] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Write a page of several SCORES side by side.")
+    ] = False,
+    gpus: GpusOption = None,
+    procs: ProcsOption = None,
     config: ConfigOption = None,
     set_: SetOption = None,
     name: NameOption = None,
@@ -62,117 +101,127 @@ def evaluate(
     as_json: JsonOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Score a model on a benchmark: mIoU, per-class IoU, boundary F, pixel accuracy, speed."""
-    from sseg_cli.console import show_json, show_plan, show_progress
-    from sseg_core.config import EvalConfig
+    """Score a model on a benchmark under a named protocol.
 
+    mIoU with its interval, per-class IoU and accuracy, boundary F, pixel accuracy, speed, memory.
+    """
+    from sseg_cli.console import show_plan
+    from sseg_cli.processes.plan import plan_processes
+    from sseg_core.config import EvalConfig
+    from sseg_core.errors import ConfigError
+
+    if runs and not compare:
+        raise ConfigError(
+            f"{runs[0]!r} is no option of sseg eval.",
+            "Name the model with --model, or add --compare to see several scores side by side.",
+        )
+    root_of_store = settings_of(context).store
+    if compare:
+        _compare(runs or [], root_of_store, name, as_json=as_json)
+        return
     configuration = changed(
         configured(EvalConfig(), config, set_),
         benchmark=benchmark,
         root=None if root is None else str(root),
         model=model,
+        protocol=protocol,
         limit=limit,
+        check=check,
+        sweep_threshold=sweep_threshold or None,
+        report=report or None,
     )
     store = settings_of(context).open_store()
+    processes = plan_processes(gpus, procs, None, None)
     if dry_run:
         show_plan("eval", configuration, _inputs(configuration, store), as_json=as_json)
         return
-    from sseg_core.stages import evaluate as stage
+    if processes is None:
+        folder, rank = _evaluate(configuration, root_of_store, name, device)
+        if rank != 0:
+            return  # the first rank tells
+    else:
+        from sseg_cli.console import show_note
+        from sseg_cli.processes.launch import launch
 
-    with show_progress() as progress:
-        artifact = stage.run(configuration, store, name=name, device=device, progress=progress)
+        kind = "cuda" if processes.on_gpus else "cpu"
+        work = (configuration, root_of_store, name, kind)
+        folder, _ = launch(_evaluate, work, processes, show_note)
+    from sseg_core.artifacts import read_artifact
+
+    _show(read_artifact(folder), as_json=as_json)
+
+
+def _evaluate(
+    configuration: EvalConfig, root: Path, name: str | None, device: str
+) -> tuple[Path, int]:
+    """Score in this process, alone or as the rank that its environment names.
+
+    Returns the folder of the scores, and the rank.
+    """
+    from sseg_cli.console import show_progress
+    from sseg_cli.processes.joined import joined
+    from sseg_core.artifacts import ArtifactStore
+    from sseg_core.stages import evaluate as stage
+    from sseg_core.tracking import SILENT
+
+    with (
+        joined(device) as (own_device, rank),
+        show_progress() if rank == 0 else nullcontext(SILENT) as progress,
+    ):
+        made = stage.run(
+            configuration, ArtifactStore(root), name=name, device=own_device, progress=progress
+        )
+    return made.path, rank
+
+
+def _compare(runs: list[str], root: Path, name: str | None, *, as_json: bool) -> None:
+    from sseg_cli.scores import show_comparison
+    from sseg_core.artifacts import ArtifactStore
+    from sseg_core.stages.compare import compare_scores
+
+    artifact = compare_scores(runs, ArtifactStore(root), name=name)
+    show_comparison(artifact, as_json=as_json)
+
+
+def _show(artifact: Artifact, *, as_json: bool) -> None:
     if as_json:
-        from sseg_cli.console import artifact_json
+        from sseg_cli.console import artifact_json, show_json
 
         show_json(artifact_json(artifact))
-    elif "rows" in artifact.manifest.stats:
-        _show_table(artifact)
+        return
+    from sseg_cli.scores import show_scores, show_table
+
+    if "rows" in artifact.manifest.stats:
+        show_table(artifact)
     else:
-        _show_scores(artifact)
+        show_scores(artifact)
 
 
 def _inputs(config: EvalConfig, store: ArtifactStore) -> dict[str, Any]:
-    inputs: dict[str, Any] = {"benchmark": config.benchmark}
+    from sseg_core.evaluation.benchmarks.registry import open_benchmark
+    from sseg_core.evaluation.protocol import segmentation_protocol
+
+    benchmark = open_benchmark(config, store)
+    inputs: dict[str, Any] = {
+        "benchmark": benchmark.name,
+        "split": benchmark.split,
+        "images": len(benchmark),
+        "classes": len(benchmark.class_names),
+    }
     if config.model == "oracle:all":
-        from sseg_core.evaluation.table1 import GENERATORS, check_table
+        from sseg_core.evaluation.rivals.table1 import GENERATORS, check_table
 
         check_table(config)
         for generator in GENERATORS:
             inputs[generator.name] = generator.lacks() or "would run"
-    elif not (config.model or "").startswith("oracle:"):
+        return inputs
+    if (config.model or "").startswith("oracle:"):
+        return inputs
+    from sseg_core.evaluation.rivals.registry import names_checkpoint
+
+    if names_checkpoint(config.model):
         inputs["model"] = store.find(config.model, "checkpoint").reference
+    for field, value in segmentation_protocol(config, benchmark).as_json().items():
+        if value not in (None, [], {}):
+            inputs[f"protocol {field}"] = value
     return inputs
-
-
-def _show_scores(artifact: Artifact) -> None:
-    from rich.table import Table
-
-    from sseg_cli.console import facts_table, show_place, stdout, visible
-
-    stats = artifact.manifest.stats
-    console = stdout()
-    table = Table(box=None, header_style="bold")
-    table.add_column("class")
-    table.add_column("IoU", justify="right")
-    for name, iou in stats["iou"].items():
-        table.add_row(visible(name), "absent" if iou is None else f"{iou:.1f}")
-    console.print(table)
-    rows = {k: v for k, v in stats.items() if not isinstance(v, dict | list)}
-    console.print(facts_table(rows))
-    protocol = ", ".join(f"{key}={value}" for key, value in stats["protocol"].items())
-    console.print(f"[cyan]protocol[/] {visible(protocol)}", soft_wrap=True)
-    show_place(artifact)
-
-
-_TABLE = {
-    "generator": "generator",
-    "supervision": "sup.",
-    "masks": "K",
-    "miou": "mIoU",
-    "boundary_f": "bound. F",
-    "pixel_accuracy": "pix. acc.",
-    "milliseconds_per_image": "ms/image",
-    "peak_memory_mb": "MB",
-    "paper_miou": "paper mIoU",
-}
-
-
-def _show_table(artifact: Artifact) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    from sseg_cli.console import facts_table, show_place, stdout, visible
-
-    stats = artifact.manifest.stats
-    made = [row for row in stats["rows"] if row["missing"] is None]
-    console = stdout()
-    what = f"{stats['benchmark']} {stats['split']}, {stats['images']} images"
-    console.print(Text(what, style="bold"))
-    table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
-    for name, header in _TABLE.items():
-        table.add_column(
-            header, justify="left" if name in {"generator", "supervision"} else "right"
-        )
-    cells = [{name: _cell(row[name]) for name in _TABLE} for row in made]
-    for row in cells:
-        table.add_row(*row.values())
-    wide_enough = console.options.update(max_width=1000)
-    if console.measure(table, options=wide_enough).maximum <= console.width:
-        console.print(table)
-    else:
-        for row in cells:  # one below the other
-            console.print(facts_table({_TABLE[name]: cell for name, cell in row.items()}), "")
-    console.print("paper: S-Seg Table 1, on the whole validation set", style="dim")
-    for row in stats["rows"]:
-        if row["missing"] is not None:
-            paper = f" (paper: {row['paper_miou']})" if row["paper_miou"] is not None else ""
-            console.print(
-                Text.assemble((f"{row['generator']}{paper}: ", "yellow"), visible(row["missing"]))
-            )
-    show_place(artifact)
-
-
-def _cell(value: float | str | None) -> str:
-    if isinstance(value, float):
-        return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
-    return "-" if value is None else str(value)

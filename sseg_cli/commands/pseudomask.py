@@ -11,8 +11,10 @@ from sseg_cli.options import (
     ConfigOption,
     DeviceOption,
     DryRunOption,
+    GpusOption,
     JsonOption,
     NameOption,
+    ProcsOption,
     SetOption,
     changed,
     configured,
@@ -60,14 +62,8 @@ def pseudomask(
         Path | None,
         typer.Option("--weights", metavar="FILE", help="Local weight file for ViT features."),
     ] = None,
-    gpus: Annotated[
-        int | None,
-        typer.Option("--gpus", metavar="N", min=1, help="One process on each of N GPUs."),
-    ] = None,
-    procs: Annotated[
-        int | None,
-        typer.Option("--procs", metavar="N", min=1, help="N processes share the CPU's cores."),
-    ] = None,
+    gpus: GpusOption = None,
+    procs: ProcsOption = None,
     preview: Annotated[
         int,
         typer.Option("--preview", metavar="N", min=0, help="Draw the first N masks to look at."),

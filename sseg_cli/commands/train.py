@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +12,10 @@ from sseg_cli.options import (
     ConfigOption,
     DeviceOption,
     DryRunOption,
+    GpusOption,
     JsonOption,
     NameOption,
+    ProcsOption,
     SetOption,
     changed,
     configured,
@@ -52,14 +55,8 @@ def train(
             help="Masks to train on, or several by weight: a=1,b=3. Default: the newest.",
         ),
     ] = None,
-    gpus: Annotated[
-        int | None,
-        typer.Option("--gpus", metavar="N", min=1, help="One process on each of N GPUs."),
-    ] = None,
-    procs: Annotated[
-        int | None,
-        typer.Option("--procs", metavar="N", min=1, help="N processes share the CPU's cores."),
-    ] = None,
+    gpus: GpusOption = None,
+    procs: ProcsOption = None,
     nodes: Annotated[
         int | None,
         typer.Option("--nodes", metavar="M", min=1, help="M machines run this same command."),
@@ -118,32 +115,20 @@ def _train(
 
     Returns the folder of the checkpoint, and the rank.
     """
-    import torch
-
     from sseg_cli.dashboard import show_training
+    from sseg_cli.processes.joined import joined
     from sseg_core.artifacts import ArtifactStore
-    from sseg_core.cluster import device_of_rank, join_environment, world_from_environment
-    from sseg_core.device import pick_device
-    from sseg_core.distributed import process_group
     from sseg_core.stages import train as stage
     from sseg_core.tracking import SILENT
 
-    store = ArtifactStore(root)
-    world = world_from_environment()
-    if world is None:
-        with show_training() as progress:
-            made = stage.run(configuration, store, name=name, device=device, progress=progress)
-        return made.path, 0
-    if device in {"auto", "cuda"}:
-        device = device_of_rank(world, torch.cuda.device_count())
-    join_environment(world)
-    with process_group(pick_device(device)):
-        if world.rank != 0:
-            made = stage.run(configuration, store, name=name, device=device, progress=SILENT)
-            return made.path, world.rank
-        with show_training() as progress:
-            made = stage.run(configuration, store, name=name, device=device, progress=progress)
-    return made.path, 0
+    with (
+        joined(device) as (own_device, rank),
+        show_training() if rank == 0 else nullcontext(SILENT) as progress,
+    ):
+        made = stage.run(
+            configuration, ArtifactStore(root), name=name, device=own_device, progress=progress
+        )
+    return made.path, rank
 
 
 def _planned(

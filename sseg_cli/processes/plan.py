@@ -62,7 +62,7 @@ def plan_processes(
             raise ConfigError(f"{name} must be at least 1, got {value}.")
     processes = _processes_per_node(gpus, procs)
     if slurm_tasks(environ) > 1 and nodes is None:
-        # The step has one agent on each node: without --nodes each would train all by itself.
+        # The step has one agent on each node: without --nodes each would do all by itself.
         nodes, place = _nodes_of_slurm(given, environ)
     elif rendezvous is not None:
         place = parse(rendezvous)
@@ -103,7 +103,7 @@ def _processes_per_node(gpus: int | None, procs: int | None) -> int:
     if gpus > available:
         raise ConfigError(
             f"--gpus {gpus} is more than the {available} GPU(s) of this machine.",
-            f"Use --gpus {available}." if available else "Use --procs N to train on the CPU.",
+            f"Use --gpus {available}." if available else "Use --procs N for processes on the CPU.",
         )
     return gpus
 

@@ -13,26 +13,59 @@ from sseg_core.config.data import PseudomaskConfig
 class EvalConfig(Config):
     """`sseg eval`: a model, a benchmark and a protocol."""
 
-    benchmark: str = Field("toyworld", description="toyworld, voc2012 or context")
+    benchmark: str = Field("toyworld", description="a name of `sseg eval --help`, or folder:DIR")
     root: str | None = Field(None, description="folder of the benchmark")
     split: str = Field("val", description="split of the benchmark")
     model: str | None = Field(
         None,
-        description="checkpoint, oracle:FEATURES or oracle:all; default: the newest checkpoint",
+        description="checkpoint, oracle:FEATURES, oracle:all, clip:ARCH, maskclip:ARCH, "
+        "pseudomask-clip:ARCH, groupvit or FILE.py:FUNCTION; default: the newest checkpoint",
     )
+    weights: str | None = Field(None, description="weight file of a clip or groupvit model")
     limit: int | None = Field(None, ge=1, description="evaluate only the first images")
+    protocol: str = Field("sseg", description="sseg, groupvit, tcl or sclip")
     image_size: int | None = Field(
         None, ge=32, description="short side the model sees; default: the protocol's"
     )
-    background: Literal["threshold", "exclude"] = Field(
-        "threshold",
-        description="background pixels predicted by the threshold, or left out (paper Table 4)",
+    window: int | None = Field(
+        None, ge=0, description="side of sliding windows, 0 for none; default: the protocol's"
+    )
+    stride: int | None = Field(
+        None, ge=1, description="pixels from window to window; default: the protocol's"
+    )
+    templates: tuple[str, ...] | None = Field(
+        None,
+        description="texts around a class name, {} in its place, or sets: simple, subset, custom, "
+        "maskclip, imagenet80; default: the protocol's",
+    )
+    logit_scale: float | None = Field(
+        None, gt=0, description="factor of the similarities; default: the protocol's"
+    )
+    refine: Literal["none", "pamr"] | None = Field(
+        None, description="let scores follow the image's colours; default: the protocol's"
+    )
+    class_words: str | None = Field(
+        None,
+        description="file of the words for each class, a line each; default: the protocol's",
+    )
+    background: Literal["threshold", "words", "exclude"] | None = Field(
+        None,
+        description="background pixels predicted by the threshold, by background words, or left "
+        "out (paper Table 4); default: the protocol's",
     )
     threshold: float | None = Field(
-        None, ge=0, le=1, description="background threshold; default: the benchmark's"
+        None, ge=0, le=1, description="background threshold; default: the protocol's"
     )
-    template: str | None = Field(
-        None, description="text around a class name, {} in its place; default: the model's"
+    background_words: tuple[str, ...] | None = Field(
+        None, min_length=1, description="words for background; default: the protocol's"
+    )
+    sweep_threshold: bool = Field(False, description="score at every threshold")
+    report: bool = Field(False, description="write a page to look at")
+    gallery: int = Field(
+        8, ge=1, le=50, description="images of the page: half the best, half the worst"
+    )
+    check: str | None = Field(
+        None, description="row of the paper to compare with, such as table3:S-Seg, or auto"
     )
     batch_size: int = Field(8, ge=1, description="images at once")
     oracle: PseudomaskConfig = Field(

@@ -1,1 +1,1 @@
-"""How we score: benchmarks, protocols, metrics, the oracle and the report."""
+"""How we score: one loop over benchmarks, protocols and rivals."""

@@ -9,6 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from sseg_core.data.images import RGBImage
+from sseg_core.inference.combine import BACKGROUND
+
+__all__ = ["BACKGROUND", "VOID", "Benchmark", "Example", "LabelMap"]
+
+VOID = -2
+"""Label of a pixel that does not count: nobody knows its class, or it has none."""
+
+LabelMap = npt.NDArray[np.int16]
+"""[H, W] class index, `BACKGROUND` or `VOID`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,12 +27,12 @@ class Example:
     Attributes:
         key: unique in the benchmark.
         image: [H, W, 3] uint8 RGB.
-        truth: [H, W] uint8 index into the benchmark's labels, 255 where no label counts.
+        truth: [H, W] index into the benchmark's classes, `BACKGROUND` or `VOID`.
     """
 
     key: str
     image: RGBImage
-    truth: npt.NDArray[np.uint8]
+    truth: LabelMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +41,14 @@ class Benchmark:
 
     Attributes:
         name: as in `sseg eval --benchmark`.
-        class_names: the classes a model is asked for, background not among them.
-        has_background: truth label 0 is background, and class i has the label i + 1; without
-            background class i has the label i.
+        split: of the benchmark.
+        class_names: the classes a model is asked for, background not among them, in the order of
+            the benchmark's own label values.
+        has_background: some pixels are known to show none of the classes.
         keys: of the examples, in order.
         load: returns the example of a key; raises ImageError if its files are damaged.
-        background_threshold: lower probabilities are background, unless the user says otherwise.
         subsets: groups of classes that get a mean IoU of their own, by name.
+        source: what the truth was read from, where there are several ways, in a few words.
     """
 
     name: str
@@ -46,8 +56,9 @@ class Benchmark:
     has_background: bool
     keys: tuple[str, ...]
     load: Callable[[str], Example]
-    background_threshold: float = 0.0
+    split: str = "val"
     subsets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    source: str = ""
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -7,136 +7,256 @@ where the protocols that are stored beside them do.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from sseg_core.config import EvalConfig, PseudomaskConfig
 from sseg_core.errors import ConfigError
+from sseg_core.evaluation.class_words import ClassWords, read_class_words
+from sseg_core.evaluation.evaluator import Rule
 from sseg_core.evaluation.examples import Benchmark
+from sseg_core.evaluation.presets import Preset, load_preset
+from sseg_core.inference.view import View
+from sseg_core.inference.vocabulary import Vocabulary
+from sseg_core.text.prompts import fill_template
+from sseg_core.text.templates import TEMPLATE_SETS
 
-BackgroundRule = Literal["threshold", "exclude", "class", "none"]
+BackgroundRule = Literal["threshold", "words", "exclude", "class", "none"]
 """What becomes of the benchmark's background:
 
 - threshold: predicted where the best class is less probable than the threshold; a class of the
   mIoU like any other.
+- words: likewise, and also where a word for background wins.
 - exclude: its pixels do not count, every other pixel gets a class (S-Seg Table 4).
 - class: a class that the method tells apart itself, as the oracle does.
 - none: the benchmark has none.
 """
 
+_THRESHOLDED = ("threshold", "words")
+
 
 @dataclass(frozen=True)
 class SegmentationProtocol:
-    """The protocol `sseg-v1`, for models that are asked with class names.
-
-    The image is resized to `short_side` pixels, aspect kept, in one piece; mask logits are
-    interpolated to the image's own size, where the truth is (S-Seg App. A.1).
+    """How a model is asked with words.
 
     Attributes:
-        name: `sseg-v1`.
-        short_side: pixels of the short side as the network sees it.
+        name: `sseg`, `groupvit`, `tcl` or `sclip`; see `protocols/NAME.toml`.
+        version: of its definition; raised when a score could change.
+        source: where it comes from.
+        view: how images and words are shown; None in it is the model's own choice, None for all
+            of it that the model does not tell.
+        vocabulary: the words for each class.
+        class_words: where the words come from: `benchmark`, `protocol` or a file.
         background: see `BackgroundRule`.
-        threshold: probability below which a pixel is background.
-        template: text around a class name.
-        changed: the fields above for which the user asked for another value.
+        threshold: confidence below which a pixel is background; 0 where none is predicted.
+        tuned_on_split: the threshold was chosen on the images that are scored.
+        changed: what the user asked to be otherwise.
     """
 
     name: str
-    short_side: int
+    version: int
+    source: str
+    view: View | None
+    vocabulary: Vocabulary
+    class_words: str
     background: BackgroundRule
     threshold: float
-    template: str
-    changed: tuple[str, ...]
+    tuned_on_split: bool = False
+    changed: tuple[str, ...] = ()
+
+    @property
+    def rule(self) -> Rule:
+        """What the evaluator does with background."""
+        return Rule(exclude=self.background == "exclude", threshold=self.threshold)
+
+    def seen_by(self, view: View | None) -> SegmentationProtocol:
+        """Return the protocol with what the model chose for itself filled in."""
+        return replace(self, view=view)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the protocol as plain JSON values; `words` are those that are no class's name."""
+        words = self.vocabulary
+        of_classes = {
+            name: [word for word, c in zip(words.words, words.classes, strict=True) if c == index]
+            for index, name in enumerate(words.class_names)
+        }
+        view: dict[str, Any] = dict.fromkeys(field.name for field in fields(View))
+        if self.view is not None:
+            view = asdict(self.view)
+            if self.view.templates is not None:
+                view["templates"] = template_names(self.view.templates)
+        return {
+            "name": self.name,
+            "version": self.version,
+            **view,
+            "class_words": self.class_words,
+            "words": {name: own for name, own in of_classes.items() if own != [name]},
+            "background": self.background,
+            "background_words": [
+                word for word, c in zip(words.words, words.classes, strict=True) if c < 0
+            ],
+            "threshold": self.threshold,
+            "tuned_on_split": self.tuned_on_split,
+            "changed": list(self.changed),
+            "source": self.source,
+        }
 
 
 @dataclass(frozen=True)
 class OracleProtocol:
-    """The protocol `oracle-v1`: pseudo-masks that are told their majority class.
+    """The protocol `oracle`: pseudo-masks that are told their majority class.
 
     Attributes:
-        name: `oracle-v1`.
-        features: what is clustered.
-        facet: what of a ViT's last block the features are.
-        clustering: how.
-        masks: K, segments per image.
-        image_size: square side to which the image is resized.
-        grid: cells per side of the segments, for features without weights.
-        seed: of the clustering.
+        masks: how they are made.
         background: see `BackgroundRule`.
     """
 
-    name: str
-    features: str
-    facet: str
-    clustering: str
-    masks: int
-    image_size: int
-    grid: int
-    seed: int
+    masks: PseudomaskConfig
     background: BackgroundRule
 
+    @property
+    def rule(self) -> Rule:
+        """What the evaluator does with background."""
+        return Rule(exclude=self.background == "exclude")
 
-def segmentation_protocol(
-    config: EvalConfig, benchmark: Benchmark, *, image_size: int, template: str
-) -> SegmentationProtocol:
-    """Resolve `sseg-v1` for a benchmark and a model.
+    def as_json(self) -> dict[str, Any]:
+        """Return the protocol as plain JSON values."""
+        names = ("features", "facet", "clustering", "masks", "image_size", "grid", "seed")
+        return {
+            "name": "oracle",
+            "version": 1,
+            **{name: getattr(self.masks, name) for name in names},
+            "background": self.background,
+        }
 
-    Args:
-        config: what the user asked for.
-        benchmark: says whether there is background, and its threshold.
-        image_size: the model's own short side, twice its training crop.
-        template: the model's own template.
+
+def segmentation_protocol(config: EvalConfig, benchmark: Benchmark) -> SegmentationProtocol:
+    """Resolve the protocol that `config` names, for a benchmark.
 
     Raises:
-        ConfigError: a threshold where no background is predicted.
+        ConfigError: no such protocol or set of templates, a template that cannot hold a name, a
+            threshold where no background is predicted, or a file of class words that does not fit
+            the benchmark.
     """
-    background = _background(config, benchmark, "threshold")
-    if background != "threshold" and config.threshold is not None:
-        raise ConfigError(
-            f"A threshold has no meaning where background is {background!r}.",
-            "Leave threshold out, or choose a benchmark and a rule that predict background.",
-        )
-    choices = {
-        "short_side": (config.image_size, image_size),
-        "threshold": (
-            config.threshold,
-            benchmark.background_threshold if background == "threshold" else 0.0,
+    preset = load_preset(config.protocol)
+    background = _background(config, benchmark, preset)
+    values = preset.values(benchmark.name, with_background=background in _THRESHOLDED)
+    if background not in _THRESHOLDED:
+        for name in ("threshold", "sweep_threshold"):
+            if getattr(config, name):
+                raise ConfigError(
+                    f"{name} has no meaning where background is {background!r}.",
+                    "Leave it out, or choose a benchmark and a rule that predict background.",
+                )
+    asked = {
+        "short_side": config.image_size,
+        "window": config.window,
+        "stride": config.stride,
+        "templates": config.templates,
+        "logit_scale": config.logit_scale,
+        "refine": config.refine,
+        "threshold": config.threshold,
+        "background_words": config.background_words,
+    }
+    changed = [name for name, value in asked.items() if value not in (None, values.get(name))]
+    values |= {name: value for name, value in asked.items() if value is not None}
+    if background != preset.background and background in _THRESHOLDED:
+        changed.append("background")
+    words, origin = _class_words(config, benchmark, preset)
+    if origin not in {"benchmark", "protocol"}:
+        changed.append("class_words")
+    return SegmentationProtocol(
+        name=preset.name,
+        version=preset.version,
+        source=preset.source,
+        view=_view(values),
+        vocabulary=Vocabulary.of(
+            benchmark.class_names,
+            words.words,
+            words.background or _background_words(values, benchmark)
+            if background == "words"
+            else (),
         ),
-        "template": (config.template, template),
-    }
-    values: dict[str, Any] = {
-        name: default if asked is None else asked for name, (asked, default) in choices.items()
-    }
-    changed = tuple(name for name, (_, default) in choices.items() if values[name] != default)
-    return SegmentationProtocol("sseg-v1", background=background, changed=changed, **values)
+        class_words=origin,
+        background=background,
+        threshold=values["threshold"] if background in _THRESHOLDED else 0.0,
+        changed=tuple(changed),
+    )
 
 
 def oracle_protocol(
     config: EvalConfig, benchmark: Benchmark, masks: PseudomaskConfig
 ) -> OracleProtocol:
-    """Resolve `oracle-v1`: background is a class, unless it is excluded."""
-    return OracleProtocol(
-        name="oracle-v1",
-        features=masks.features,
-        facet=masks.facet,
-        clustering=masks.clustering,
-        masks=masks.masks,
-        image_size=masks.image_size,
-        grid=masks.grid,
-        seed=masks.seed,
-        background=_background(config, benchmark, "class"),
+    """Resolve the oracle's: background is a class, unless it is excluded."""
+    background: BackgroundRule = "class"
+    if not benchmark.has_background:
+        background = "none"
+    elif config.background == "exclude":
+        background = "exclude"
+    return OracleProtocol(masks, background)
+
+
+def template_names(templates: Sequence[str]) -> list[str]:
+    """Return the name of the set that these templates are, or the templates themselves."""
+    for name, texts in TEMPLATE_SETS.items():
+        if name != "identity" and tuple(templates) == texts:
+            return [name]
+    return list(templates)
+
+
+def _background(config: EvalConfig, benchmark: Benchmark, preset: Preset) -> BackgroundRule:
+    if not benchmark.has_background:
+        if config.background in _THRESHOLDED:
+            raise ConfigError(
+                f"{benchmark.name} has no background to be predicted.", "Leave background out."
+            )
+        return "none"
+    return config.background or preset.background
+
+
+def _view(values: Mapping[str, Any]) -> View:
+    templates = values.get("templates")
+    texts = None
+    if templates is not None:
+        texts = tuple(t for name in templates for t in TEMPLATE_SETS.get(name, (name,)))
+        for text in texts:
+            fill_template(text, "name")  # raises ConfigError where it cannot hold a name
+    window, stride = values.get("window"), values.get("stride")
+    if window and not stride:
+        stride = max(1, window // 2)
+    if window and stride > window:
+        raise ConfigError(
+            f"A stride of {stride} leaves gaps between windows of {window} pixels.",
+            f"Set stride to {window} or less.",
+        )
+    return View(
+        short_side=values.get("short_side"),
+        window=window,
+        stride=stride,
+        templates=texts,
+        articles=values.get("articles", True),
+        logit_scale=values.get("logit_scale"),
+        min_share=values.get("min_share", 0.0),
+        refine=values.get("refine", "none"),
     )
 
 
-def as_json(protocol: SegmentationProtocol | OracleProtocol) -> dict[str, Any]:
-    """Return the protocol as plain JSON values."""
-    values = asdict(protocol)
-    return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+def _class_words(
+    config: EvalConfig, benchmark: Benchmark, preset: Preset
+) -> tuple[ClassWords, str]:
+    if config.class_words is not None:
+        return read_class_words(config.class_words, benchmark), config.class_words
+    if own := preset.words.get(benchmark.name):
+        return ClassWords(own), "protocol"
+    return ClassWords({}), "benchmark"
 
 
-def _background(
-    config: EvalConfig, benchmark: Benchmark, otherwise: BackgroundRule
-) -> BackgroundRule:
-    if not benchmark.has_background:
-        return "none"
-    return "exclude" if config.background == "exclude" else otherwise
+def _background_words(values: Mapping[str, Any], benchmark: Benchmark) -> Sequence[str]:
+    words: Sequence[str] | None = values.get("background_words")
+    if words is None:
+        words = load_preset("sclip").values(benchmark.name, with_background=True)[
+            "background_words"
+        ]
+        words = [word for word in words if word not in benchmark.class_names]
+    return words

@@ -22,8 +22,8 @@ from sseg_core.config import (
 )
 from sseg_core.data.toyworld import CLASS_COLORS, CLASSES, render_scene
 from sseg_core.device import pick_device
-from sseg_core.evaluation.oracle import square_images
-from sseg_core.evaluation.report import DemoReport, GalleryRow, write_report
+from sseg_core.evaluation.report.demo import DemoReport, GalleryRow, write_report
+from sseg_core.evaluation.rivals.oracle import square_images
 from sseg_core.inference.segmenter import Segmenter
 from sseg_core.manifest import Kind
 from sseg_core.pseudomask.generator import PseudoMaskGenerator

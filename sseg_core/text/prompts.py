@@ -23,10 +23,15 @@ _VOWEL_SOUND = re.compile(
 )
 
 
-def fill_template(template: str, name: str) -> str:
+def fill_template(template: str, name: str, *, articles: bool = True) -> str:
     """Return `template` with every `{}` replaced by `name`, and "a" or "an" as `name` needs it.
 
     "a photo of a {}." and "airplane" give "a photo of an airplane.". Literal braces are doubled.
+
+    Args:
+        template: the text around the name.
+        name: of a class.
+        articles: False leaves the template's article as it is.
 
     Raises:
         ConfigError: the template has no `{}`, another field such as `{0}`, or a single brace.
@@ -39,9 +44,12 @@ def fill_template(template: str, name: str) -> str:
     if not fields or any(field != ("", "", None) for field in fields):
         raise _template_error(template)
     article = r"\1n " if _VOWEL_SOUND.match(name) else r"\1 "
+
+    def before(literal: str) -> str:
+        return _ARTICLE.sub(article, literal) if articles else literal
+
     return "".join(
-        literal if field is None else _ARTICLE.sub(article, literal) + name
-        for literal, field, _, _ in parts
+        literal if field is None else before(literal) + name for literal, field, _, _ in parts
     )
 
 

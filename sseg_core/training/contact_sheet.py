@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from sseg_core.evaluation.examples import VOID
 from sseg_core.inference.combine import BACKGROUND
 from sseg_core.inference.render import class_colors
-from sseg_core.structures import IGNORE_LABEL
 
 _HEADINGS = ("photo", "prediction", "truth")
 _PANEL = 240  # longest side of a picture, in pixels
@@ -64,10 +64,10 @@ def draw_sample(
         key: of the example.
         image: [H, W, 3] uint8 RGB.
         prediction: [H, W] index into `names`, -1 for background, which keeps the photo's colours.
-        truth: likewise; 255 where nobody knows, which is drawn white.
+        truth: likewise; `VOID` where nobody knows, which is drawn white.
         names: class names, which give the colours.
     """
-    counted = truth != IGNORE_LABEL
+    counted = truth != VOID
     right = (prediction == truth)[counted]
     photo = Image.fromarray(image)
     scale = _PANEL / max(photo.size)
@@ -151,7 +151,7 @@ def _legend_places(samples: Sequence[Sample], names: Sequence[str], width: int) 
     x = y = 0
     present = frozenset().union(*(sample.labels for sample in samples))
     for label in sorted(present, key=lambda label: (label < 0, label)):
-        if label == IGNORE_LABEL:
+        if label == VOID:
             text, color = "not labelled", _UNKNOWN
         elif label == BACKGROUND:
             text, color = "background, as in the photo", None
@@ -182,7 +182,7 @@ def _painted(photo: Image.Image, labels: _LabelMap, names: Sequence[str]) -> Ima
     tint = class_colors(names)[labels[has_class]]
     grey = np.array(photo.convert("L"))[has_class, None]  # lest its colours change the classes'
     pixels[has_class] = (_OPACITY * tint + (1 - _OPACITY) * grey).round()
-    white = labels == IGNORE_LABEL
+    white = labels == VOID
     white[1:] |= labels[1:] != labels[:-1]
     white[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     pixels[white] = _UNKNOWN

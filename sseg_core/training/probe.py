@@ -13,13 +13,14 @@ from PIL import Image
 from sseg_core.config import EvalConfig, ProbeConfig, TrainConfig
 from sseg_core.data.images import ImageError
 from sseg_core.errors import DataError
-from sseg_core.evaluation.benchmarks import open_benchmark
-from sseg_core.evaluation.evaluator import Predictor, evaluate, segmenter_predictor
+from sseg_core.evaluation.benchmarks.registry import open_benchmark
+from sseg_core.evaluation.evaluator import evaluate, thresholded
 from sseg_core.evaluation.examples import Benchmark, Example
 from sseg_core.evaluation.protocol import segmentation_protocol
+from sseg_core.evaluation.rivals.checkpoint import CheckpointRival
+from sseg_core.evaluation.rivals.rival import Predictor, predictor
 from sseg_core.inference.segmenter import Segmenter, default_image_size
 from sseg_core.models.build import Model
-from sseg_core.structures import IGNORE_LABEL
 from sseg_core.text.tokenizer import Tokenizer
 from sseg_core.tracking import SILENT, Progress
 from sseg_core.training.contact_sheet import Sample, contact_sheet, draw_sample
@@ -56,12 +57,9 @@ class Probe:
                 raise DataError(f"No image of {benchmark.name} can be read.", "Check its files.")
         self._image_size = default_image_size(train_config)
         self._text = train_config.model.text
-        self._protocol = segmentation_protocol(
-            self._eval,
-            self._benchmark,
-            image_size=self._image_size,
-            template=self._text.template,
-        )
+        self._protocol = segmentation_protocol(self._eval, self._benchmark)
+        assert self._protocol.view is not None
+        self._view = self._protocol.view
         self._tokenizer = Tokenizer(self._text.context_length)
 
     def score(self, model: Model, progress: Progress = SILENT) -> dict[str, float]:
@@ -74,10 +72,13 @@ class Probe:
             result = evaluate(
                 self._scored,
                 self._predictor(model),
+                self._protocol.rule,
                 batch_size=self._eval.batch_size,
                 task="probe",
                 progress=progress,
             )
+        if not len(result.per_image):
+            raise DataError(f"No image of {self._benchmark.name} can be read.", "Check its files.")
         scores = result.confusion.compute()
         values = {"probe_miou": scores.miou, "probe_accuracy": scores.pixel_accuracy}
         return {name: round(float(np.nan_to_num(value)), 2) for name, value in values.items()}
@@ -97,16 +98,14 @@ class Probe:
 
     def _predictor(self, model: Model) -> Predictor:
         segmenter = Segmenter(model, self._tokenizer, self._image_size, self._text.template)
-        return segmenter_predictor(segmenter, self._protocol, self._benchmark)
+        rival = CheckpointRival(segmenter, self._view)
+        return predictor(rival, self._protocol.vocabulary)
 
     def _draw(self, example: Example, predict: Predictor) -> Sample:
-        [labels] = predict([example])
-        truth = example.truth.astype(np.int16)
-        if self._benchmark.has_background:  # label 0, which to the drawing is -1
-            labels = labels - np.int16(1)
-            truth[truth != IGNORE_LABEL] -= 1
+        [prediction] = predict([example])
+        labels = thresholded(prediction, self._protocol.threshold)
         names = self._benchmark.class_names
-        return draw_sample(example.key, example.image, labels, truth, names)
+        return draw_sample(example.key, example.image, labels, example.truth, names)
 
 
 def _readable(benchmark: Benchmark) -> Iterator[Example]:

@@ -16,7 +16,7 @@ from typing import Any, Self
 import torch
 from PIL import Image
 
-from sseg_core.evaluation.memory import PeakMemory
+from sseg_core.evaluation.metrics.memory import PeakMemory
 from sseg_core.tracking import MetricsLog, Progress, Throughput, open_tensorboard
 from sseg_core.training.watch import LossWatch
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sseg_cli.app import app
-from sseg_core.evaluation.table1 import GENERATORS
+from sseg_core.evaluation.rivals.table1 import GENERATORS
 
 ARGUMENTS = ["eval", "--model", "oracle:all", "--limit", "2", "--device", "cpu"]
 LEFT_OUT = [generator.name for generator in GENERATORS if generator.supervision != "none"]
@@ -19,10 +19,11 @@ LEFT_OUT = [generator.name for generator in GENERATORS if generator.supervision 
 def runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     """Two rows can be made."""
     monkeypatch.setenv("SSEG_STORE", str(tmp_path / "store"))
-    monkeypatch.setattr("sseg_core.evaluation.table1.weights_at_hand", {"rgb", "lab"}.__contains__)
+    here = {"rgb", "lab"}.__contains__
+    monkeypatch.setattr("sseg_core.evaluation.rivals.table1.weights_at_hand", here)
     rows = tuple(g for g in GENERATORS if g.clustering == "kmeans" or g.supervision != "none")
-    monkeypatch.setattr("sseg_core.stages.evaluate.GENERATORS", rows)
-    monkeypatch.setattr("sseg_core.evaluation.table1.GENERATORS", rows)
+    monkeypatch.setattr("sseg_core.stages.evaluate_table.GENERATORS", rows)
+    monkeypatch.setattr("sseg_core.evaluation.rivals.table1.GENERATORS", rows)
     return CliRunner()
 
 
@@ -77,7 +78,8 @@ def test_a_dry_run_says_which_rows_would_run(runner: CliRunner, tmp_path: Path) 
     """And why the others would not; nothing is computed."""
     result = runner.invoke(app, [*ARGUMENTS, "--dry-run", "--json"])
     inputs = json.loads(result.stdout)["inputs"]
-    assert inputs.pop("benchmark") == "toyworld"
+    what = {name: inputs.pop(name) for name in ("benchmark", "split", "images", "classes")}
+    assert what == {"benchmark": "toyworld", "split": "val", "images": 2, "classes": 14}
     would_run = [name for name, note in inputs.items() if note == "would run"]
     assert would_run == ["rgb + k-means", "lab + k-means"]
     assert [name for name in inputs if name not in would_run] == LEFT_OUT

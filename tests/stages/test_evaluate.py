@@ -14,7 +14,7 @@ from sseg_core.artifacts import Artifact, ArtifactStore
 from sseg_core.config import EvalConfig, PseudomaskConfig
 from sseg_core.data.toyworld import CLASSES, OBJECTS
 from sseg_core.errors import ArtifactError, ConfigError
-from sseg_core.evaluation.pascal import VOC_CLASSES
+from sseg_core.evaluation.benchmarks.pascal import VOC_CLASSES
 from sseg_core.stages import evaluate
 
 MakeCheckpoint = Callable[[ArtifactStore], Artifact]
@@ -48,7 +48,7 @@ def test_a_checkpoint_is_scored_on_the_toy_world(
     assert 0 <= stats["boundary_f"] <= 100
     assert stats["peak_memory_mb"] > 100  # torch alone takes more
     assert stats["images_per_second"] > 0
-    assert stats["protocol"]["name"] == "sseg-v1"
+    assert (stats["protocol"]["name"], stats["protocol"]["version"]) == ("sseg", 1)
     assert stats["protocol"]["short_side"] == 64
     assert stats["protocol"]["background"] == "none"
 
@@ -91,7 +91,7 @@ def test_the_oracle_needs_no_checkpoint(store: ArtifactStore) -> None:
     stats = artifact.manifest.stats
     assert artifact.manifest.name == "oracle-lab-toyworld"
     assert artifact.manifest.parents == ()
-    assert stats["protocol"]["name"] == "oracle-v1"
+    assert stats["protocol"]["name"] == "oracle"
     assert stats["protocol"]["masks"] == 8
     assert stats["miou"] > 30
     assert 0 < stats["milliseconds_per_image"] < 1000 / stats["images_per_second"]
@@ -120,7 +120,7 @@ def test_options_that_do_nothing_for_an_oracle_are_refused(store: ArtifactStore)
 
 def test_options_of_the_oracle_need_an_oracle(store: ArtifactStore) -> None:
     """K for a checkpoint, which has no K, says what was probably meant."""
-    with pytest.raises(ConfigError, match="Options of the oracle") as caught:
+    with pytest.raises(ConfigError, match="Options of the pseudo-masks") as caught:
         evaluate.run(EvalConfig(oracle=PseudomaskConfig(masks=4)), store)
     assert "--model oracle:FEATURES" in caught.value.hint
 

@@ -11,9 +11,10 @@ import pytest
 from sseg_core.artifacts import ArtifactStore
 from sseg_core.config import EvalConfig, PseudomaskConfig
 from sseg_core.errors import ArtifactError, ConfigError
+from sseg_core.evaluation import contestants, scores
 from sseg_core.evaluation.evaluator import Evaluation
-from sseg_core.evaluation.oracle import Oracle
-from sseg_core.evaluation.table1 import GENERATORS
+from sseg_core.evaluation.rivals.oracle import Oracle
+from sseg_core.evaluation.rivals.table1 import GENERATORS
 from sseg_core.pseudomask.features import supervision
 from sseg_core.stages import evaluate
 
@@ -31,9 +32,9 @@ def store(tmp_path: Path) -> ArtifactStore:
 def few_generators(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights are never looked for, and the costly rows without weights are left out."""
     rows = tuple(g for g in GENERATORS if g.name in HERE or g.supervision != "none")
-    monkeypatch.setattr("sseg_core.stages.evaluate.GENERATORS", rows)
+    monkeypatch.setattr("sseg_core.stages.evaluate_table.GENERATORS", rows)
     monkeypatch.setattr(
-        "sseg_core.evaluation.table1.weights_at_hand", lambda name: name in {"rgb", "lab"}
+        "sseg_core.evaluation.rivals.table1.weights_at_hand", lambda name: name in {"rgb", "lab"}
     )
 
 
@@ -91,7 +92,7 @@ def test_each_row_has_what_the_oracle_has_alone(store: ArtifactStore) -> None:
     ).manifest.stats
     row = rows["lab + k-means"]
     differ = {"images_per_second", "milliseconds_per_image", "peak_memory_mb"}
-    for name in {*alone} - differ - {"benchmark", "split"}:
+    for name in {*alone} - differ - {"benchmark", "split", "limit"}:
         assert row[name] == alone[name], name
     assert row["missing"] is None
     assert row["milliseconds_per_image"] > 0
@@ -129,7 +130,7 @@ def test_a_generator_that_cannot_be_built_is_a_row_that_says_why(
             raise ArtifactError("The weights are damaged.", "Fetch them again.")
         return Oracle(config, *others)
 
-    monkeypatch.setattr(evaluate, "Oracle", build)
+    monkeypatch.setattr(contestants, "Oracle", build)
     rows = _rows(store)
     assert rows["rgb + k-means"]["missing"] == "The weights are damaged. Fetch them again."
     assert rows["lab + k-means"]["miou"] > 0
@@ -140,7 +141,7 @@ def test_an_interrupted_table_makes_only_the_missing_rows(
 ) -> None:
     """The first row is kept; the rerun gives the table of an uninterrupted run."""
     made = []
-    whole = evaluate.evaluate
+    whole = scores.evaluate
 
     def counted(*arguments: Any, **options: Any) -> Evaluation:
         made.append(options["task"])
@@ -148,7 +149,7 @@ def test_an_interrupted_table_makes_only_the_missing_rows(
             raise KeyboardInterrupt
         return whole(*arguments, **options)
 
-    monkeypatch.setattr(evaluate, "evaluate", counted)
+    monkeypatch.setattr(scores, "evaluate", counted)
     with pytest.raises(KeyboardInterrupt):
         _rows(store)
     assert store.artifacts() == []

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sseg_core.evaluation.examples import VOID
 from sseg_core.inference.render import class_colors
-from sseg_core.structures import IGNORE_LABEL
 from sseg_core.training.contact_sheet import Sample, contact_sheet, draw_sample
 
 NAMES = ("tree", "house", "snow")
@@ -42,9 +42,9 @@ def test_the_hue_is_the_class_and_the_brightness_the_photo() -> None:
 
 
 def test_background_is_the_photo_and_the_unknown_is_white() -> None:
-    """-1 keeps the photo's colours, 255 is drawn white, and neither counts as a class."""
+    """-1 keeps the photo's colours, void is drawn white, and neither counts as a class."""
     photo = np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8)
-    sample = draw_sample("", photo, *_maps(IGNORE_LABEL, -1), NAMES)
+    sample = draw_sample("", photo, *_maps(VOID, -1), NAMES)
     assert np.array_equal(np.array(sample.prediction), np.array(sample.photo))
     assert _colors(sample.truth) == {(255, 255, 255)}
     assert np.isnan(sample.right)
@@ -55,7 +55,7 @@ def test_right_is_the_share_of_the_labelled_pixels() -> None:
     """Half of what is labelled is right; what nobody knows does not count."""
     prediction, truth = _maps(0, 0)
     prediction[:6] = 2
-    truth[12:] = IGNORE_LABEL
+    truth[12:] = VOID
     assert draw_sample("", GREY, prediction, truth, NAMES).right == 0.5
 
 

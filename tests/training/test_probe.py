@@ -183,7 +183,7 @@ def test_what_is_missing_is_refused_before_the_first_step(voc: Path, tmp_path: P
         Probe(ProbeConfig(benchmark="voc"), CONFIG)
     with pytest.raises(ConfigError, match="needs its folder"):
         Probe(ProbeConfig(benchmark="voc2012"), CONFIG)
-    with pytest.raises(DataError, match="There is no VOC 2012"):
+    with pytest.raises(DataError, match="There is no folder"):
         Probe(ProbeConfig(benchmark="voc2012", root=str(tmp_path / "none")), CONFIG)
     with pytest.raises(DataError, match="No image of voc2012 can be read"):
         Probe(ProbeConfig(benchmark="voc2012", root=str(voc), limit=1), CONFIG)

@@ -11,8 +11,8 @@ import torch
 
 from sseg_core.config import PseudomaskConfig
 from sseg_core.data.images import resize_image
-from sseg_core.evaluation.examples import Example
-from sseg_core.evaluation.metrics import NO_CLASS
+from sseg_core.evaluation.examples import VOID, Example, LabelMap
+from sseg_core.evaluation.rivals.rival import Prediction
 from sseg_core.pseudomask.generator import PseudoMaskGenerator
 from sseg_core.structures import IGNORE_LABEL
 
@@ -30,12 +30,12 @@ class Oracle:
         self._generator = PseudoMaskGenerator(config, device)
         self._seconds, self._images = 0.0, 0
 
-    def __call__(self, examples: Sequence[Example]) -> list[npt.NDArray[np.int16]]:
+    def __call__(self, examples: Sequence[Example]) -> list[Prediction]:
         """Return for each example an [H, W] label map in the terms of its truth."""
         images = square_images([e.image for e in examples], self._image_size, self._device)
         segments = self._segments(images, [example.key for example in examples])
         return [
-            majority_labels(label_map, example.truth, self._num_classes)
+            Prediction(majority_labels(label_map, example.truth, self._num_classes))
             for label_map, example in zip(segments, examples, strict=True)
         ]
 
@@ -82,19 +82,20 @@ def square_images(
 
 def majority_labels(
     segments: npt.NDArray[np.integer],
-    truth: npt.NDArray[np.integer],
+    truth: LabelMap,
     num_classes: int,
-) -> npt.NDArray[np.int16]:
+) -> LabelMap:
     """Return the label map in which each segment has the class of most of its pixels.
 
     Args:
         segments: [h, w] segment ids, 255 where there is none, stretched to the truth's size by
             nearest cell.
-        truth: [H, W] class index, or 255 where none counts.
+        truth: [H, W] class index, `BACKGROUND` or `VOID`.
         num_classes: C.
 
     Returns:
-        [H, W] class index; -1 where there is no segment, or none of whose pixels counts.
+        [H, W] class index or `BACKGROUND`; `VOID` where there is no segment, or one without a
+        pixel that counts.
     """
     H, W = truth.shape
     h, w = segments.shape
@@ -102,11 +103,12 @@ def majority_labels(
     rows = (2 * np.arange(H) + 1) * h // (2 * H)
     columns = (2 * np.arange(W) + 1) * w // (2 * W)
     ids = segments[rows[:, None], columns].astype(np.intp)
-    counted = truth != IGNORE_LABEL
+    counted = truth != VOID
+    num_labels = num_classes + 1  # the first is background
     votes = np.bincount(
-        ids[counted] * num_classes + truth[counted], minlength=256 * num_classes
-    ).reshape(256, num_classes)
-    winners = np.where(votes.any(axis=1), votes.argmax(axis=1), NO_CLASS).astype(np.int16)
-    winners[IGNORE_LABEL] = NO_CLASS
-    labels: npt.NDArray[np.int16] = winners[ids]
+        ids[counted] * num_labels + truth[counted] + 1, minlength=256 * num_labels
+    ).reshape(256, num_labels)
+    winners = np.where(votes.any(axis=1), votes.argmax(axis=1) - 1, VOID).astype(np.int16)
+    winners[IGNORE_LABEL] = VOID
+    labels: LabelMap = winners[ids]
     return labels

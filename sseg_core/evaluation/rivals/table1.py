@@ -6,11 +6,12 @@ what is measured here and are never mixed with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from sseg_core.config import EvalConfig, PseudomaskConfig, build_config
 from sseg_core.errors import ConfigError
+from sseg_core.evaluation.published.published import Row, rows_for
 from sseg_core.models.supervision import Supervision
 from sseg_core.pseudomask.features import supervision, weights_at_hand
 
@@ -28,21 +29,32 @@ class Generator:
         clustering: likewise.
         eighth: whether its grid has 1/8 of the image's side, as the paper takes plain pixels;
             else the configuration's.
-        paper_miou: the paper's oracle mIoU in percent, by benchmark.
-        paper_milliseconds: the paper's time per image.
+        paper: its name in the paper's table; None where it has none.
     """
 
     name: str
     features: str
     clustering: str = "auto"
     eighth: bool = False
-    paper_miou: Mapping[str, float] = field(default_factory=dict)
-    paper_milliseconds: float | None = None
+    paper: str | None = None
+
+    @property
+    def paper_miou(self) -> Mapping[str, float]:
+        """The paper's oracle mIoU in percent, by benchmark."""
+        return {row.benchmark: row.miou for row in self._paper_rows()}
+
+    @property
+    def paper_milliseconds(self) -> float | None:
+        """The paper's time per image."""
+        return next((row.milliseconds for row in self._paper_rows()), None)
 
     @property
     def supervision(self) -> Supervision | None:
         """What its features learned from: none, label, text or self."""
         return supervision(self.features)
+
+    def _paper_rows(self) -> Sequence[Row]:
+        return rows_for(table=1, method=self.paper) if self.paper is not None else ()
 
     def configured(self, base: PseudomaskConfig) -> PseudomaskConfig:
         """Return the configuration of this generator, the rest as in `base`."""
@@ -66,30 +78,15 @@ class Generator:
 
 
 GENERATORS = (
-    Generator(
-        "rgb + spectral", "rgb", "spectral", eighth=True,
-        paper_miou={"voc2012": 49.2, "context": 43.2}, paper_milliseconds=543,
-    ),
-    Generator(
-        "rgb + k-means", "rgb", "kmeans", eighth=True,
-        paper_miou={"voc2012": 49.5, "context": 43.3}, paper_milliseconds=188,
-    ),
+    Generator("rgb + spectral", "rgb", "spectral", eighth=True, paper="Spectral"),
+    Generator("rgb + k-means", "rgb", "kmeans", eighth=True, paper="K-Means"),
     Generator("lab + k-means", "lab", "kmeans"),
     Generator("texture", "texture"),
-    Generator(
-        "imagenet + k-means", "imagenet_vits16", "kmeans",
-        paper_miou={"voc2012": 68.8, "context": 58.1}, paper_milliseconds=79,
-    ),
-    Generator(
-        "groupvit", "groupvit",
-        paper_miou={"voc2012": 73.7, "context": 54.6}, paper_milliseconds=2,
-    ),
-    Generator(
-        "dino + k-means", "dino_vits8", "kmeans",
-        paper_miou={"voc2012": 78.8, "context": 66.3}, paper_milliseconds=2,
-    ),
+    Generator("imagenet + k-means", "imagenet_vits16", "kmeans", paper="ImageNet+K-Means"),
+    Generator("groupvit", "groupvit", paper="GroupViT"),
+    Generator("dino + k-means", "dino_vits8", "kmeans", paper="Pseudo-mask"),
     Generator("dinov2 + k-means", "dinov2_vits14", "kmeans"),
-)  # fmt: skip
+)
 
 
 def check_table(config: EvalConfig) -> None:

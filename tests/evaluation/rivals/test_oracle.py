@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from sseg_core.config import PseudomaskConfig
-from sseg_core.evaluation.benchmarks import toyworld
-from sseg_core.evaluation.examples import Example
-from sseg_core.evaluation.oracle import Oracle, majority_labels, square_images
+from sseg_core.evaluation.benchmarks.toyworld import toyworld
+from sseg_core.evaluation.examples import VOID, Example
+from sseg_core.evaluation.rivals.oracle import Oracle, majority_labels, square_images
 
 
 @pytest.mark.parametrize(("height", "width"), [(12, 20), (13, 7), (3, 2)])
@@ -17,36 +17,38 @@ def test_majority_equals_a_plain_loop(height: int, width: int) -> None:
     """Segments of any size against the truth: each takes its commonest label, void left out."""
     rng = np.random.default_rng(height)
     segments = rng.integers(0, 4, (4, 5)).astype(np.uint8)
-    truth = rng.integers(0, 3, (height, width)).astype(np.uint8)
-    truth[rng.random(truth.shape) < 0.2] = 255
+    truth = rng.integers(-1, 3, (height, width)).astype(np.int16)
+    truth[rng.random(truth.shape) < 0.2] = VOID
     result = majority_labels(segments, truth, 3)
     stretched = torch.nn.functional.interpolate(
         torch.from_numpy(segments)[None, None].float(), (height, width), mode="nearest-exact"
     )[0, 0].numpy()
     for segment in range(4):
         inside = stretched == segment
-        votes = [int(((truth == c) & inside).sum()) for c in range(3)]
-        expected = int(np.argmax(votes)) if sum(votes) else -1
+        votes = [int(((truth == c) & inside).sum()) for c in range(-1, 3)]
+        expected = int(np.argmax(votes)) - 1 if sum(votes) else VOID
         assert (result[inside] == expected).all()
 
 
 def test_perfect_segments_give_the_truth_back() -> None:
     """Segments that never mix classes reproduce every pixel that counts."""
-    truth = np.array([[0, 0, 1], [2, 2, 1]], np.uint8)
-    segments = np.array([[7, 7, 3], [200, 200, 3]], np.uint8)
+    truth = np.array([[0, -1, 1], [2, 2, 1]], np.int16)
+    segments = np.array([[7, 8, 3], [200, 200, 3]], np.uint8)
     assert np.array_equal(majority_labels(segments, truth, 3), truth)
 
 
 def test_a_segment_of_void_pixels_has_no_class() -> None:
     """Where nothing counts there is no majority."""
-    truth = np.full((2, 2), 255, np.uint8)
-    assert (majority_labels(np.zeros((1, 1), np.uint8), truth, 3) == -1).all()
+    truth = np.full((2, 2), VOID, np.int16)
+    assert (majority_labels(np.zeros((1, 1), np.uint8), truth, 3) == VOID).all()
 
 
 def test_where_there_is_no_segment_there_is_no_class() -> None:
     """255 is what a generator answers where it could make nothing of the image."""
-    truth = np.array([[0, 0, 1, 1]], np.uint8)
-    assert majority_labels(np.array([[255, 2]], np.uint8), truth, 2).tolist() == [[-1, -1, 1, 1]]
+    truth = np.array([[0, 0, 1, 1]], np.int16)
+    assert majority_labels(np.array([[255, 2]], np.uint8), truth, 2).tolist() == [
+        [VOID, VOID, 1, 1]
+    ]
 
 
 def test_the_time_is_that_of_the_generator_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,9 +68,9 @@ def test_the_time_is_that_of_the_generator_alone(monkeypatch: pytest.MonkeyPatch
         clock[0] += 7
         return square_images(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("sseg_core.evaluation.oracle.PseudoMaskGenerator", Slow)
-    monkeypatch.setattr("sseg_core.evaluation.oracle.square_images", resized)
-    monkeypatch.setattr("sseg_core.evaluation.oracle.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("sseg_core.evaluation.rivals.oracle.PseudoMaskGenerator", Slow)
+    monkeypatch.setattr("sseg_core.evaluation.rivals.oracle.square_images", resized)
+    monkeypatch.setattr("sseg_core.evaluation.rivals.oracle.time.perf_counter", lambda: clock[0])
     oracle = Oracle(PseudomaskConfig(image_size=32), 14, torch.device("cpu"))
     examples = list(toyworld(seed=0, size=32, count=5))
     oracle(examples[:3])
@@ -86,5 +88,5 @@ def test_the_oracle_answers_in_the_size_of_each_image() -> None:
     ]
     oracle = Oracle(config, 14, torch.device("cpu"))
     for example, prediction in zip(examples, oracle(examples), strict=True):
-        assert prediction.shape == example.truth.shape
-        assert (prediction == example.truth).mean() > 0.6
+        assert prediction.label_map.shape == example.truth.shape
+        assert (prediction.label_map == example.truth).mean() > 0.6

@@ -1,0 +1,1 @@
+"""Who is scored: trained models, pseudo-masks, and the methods of others."""
