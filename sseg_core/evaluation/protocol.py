@@ -222,18 +222,10 @@ def _view(values: Mapping[str, Any]) -> View:
         texts = tuple(t for name in templates for t in TEMPLATE_SETS.get(name, (name,)))
         for text in texts:
             fill_template(text, "name")  # raises ConfigError where it cannot hold a name
-    window, stride = values.get("window"), values.get("stride")
-    if window and not stride:
-        stride = max(1, window // 2)
-    if window and stride > window:
-        raise ConfigError(
-            f"A stride of {stride} leaves gaps between windows of {window} pixels.",
-            f"Set stride to {window} or less.",
-        )
     return View(
         short_side=values.get("short_side"),
-        window=window,
-        stride=stride,
+        window=values.get("window"),
+        stride=values.get("stride"),
         templates=texts,
         articles=values.get("articles", True),
         logit_scale=values.get("logit_scale"),

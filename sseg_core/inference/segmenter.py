@@ -206,27 +206,11 @@ class Segmenter:
 
     @torch.inference_mode()
     def complete(self, view: View) -> View:
-        """Return the view with the model's own choice for all that it leaves open.
-
-        Raises:
-            ConfigError: windows with gaps between them.
-        """
-        window = view.window or 0
-        # Half a window where only the window is given: our choice, not in the paper.
-        stride = (view.stride or max(1, window // 2)) if window else 0
-        if stride > window:
-            raise ConfigError(
-                f"Windows of {window} pixels that are {stride} apart leave gaps.",
-                f"Choose a stride of at most {window}.",
-            )
-        scale = view.logit_scale
-        return replace(
-            view,
-            short_side=self.image_size if view.short_side is None else view.short_side,
-            window=window,
-            stride=stride,
-            templates=view.templates or (self.template,),
-            logit_scale=float(self._model.similarity_scale()) if scale is None else scale,
+        """Return the view with this model's own choice for all that it leaves open."""
+        return view.completed(
+            short_side=self.image_size,
+            templates=(self.template,),
+            logit_scale=float(self._model.similarity_scale()),
         )
 
     def _look_at(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from sseg_core.errors import ConfigError
 
 Refinement = Literal["none", "pamr"]
 
@@ -36,3 +38,26 @@ class View:
     logit_scale: float | None = None
     min_share: float = 0.0
     refine: Refinement = "none"
+
+    def __post_init__(self) -> None:
+        if self.window and self.stride and self.stride > self.window:
+            raise ConfigError(
+                f"Windows of {self.window} pixels that are {self.stride} apart leave gaps.",
+                f"Choose a stride of at most {self.window}.",
+            )
+
+    def completed(self, *, short_side: int, templates: tuple[str, ...], logit_scale: float) -> View:
+        """Return the view with a model's own choice for all that it leaves open.
+
+        Without a window the image is shown whole; without a stride windows overlap by half (our
+        choice, not in the paper).
+        """
+        window = self.window or 0
+        return replace(
+            self,
+            short_side=short_side if self.short_side is None else self.short_side,
+            window=window,
+            stride=(self.stride or max(1, window // 2)) if window else 0,
+            templates=self.templates or templates,
+            logit_scale=logit_scale if self.logit_scale is None else self.logit_scale,
+        )

@@ -135,7 +135,7 @@ def test_without_predicted_background_there_is_no_threshold(
     [
         ({"protocol": "grupvit"}, "There is no protocol 'grupvit'"),
         ({"templates": ("a photo",)}, "cannot hold a class name"),
-        ({"window": 100, "stride": 101}, "leaves gaps between windows"),
+        ({"window": 100, "stride": 101}, "apart leave gaps"),
     ],
 )
 def test_what_cannot_be_is_an_error(options: dict[str, Any], message: str) -> None:
@@ -148,12 +148,6 @@ def test_background_cannot_be_predicted_where_there_is_none() -> None:
     """A rule for it is an error, not ignored."""
     with pytest.raises(ConfigError, match="has no background to be predicted"):
         _protocol(_benchmark(has_background=False), background="words")
-
-
-def test_windows_overlap_by_half_unless_said_otherwise() -> None:
-    """A window alone is enough."""
-    view = _protocol(window=64).view
-    assert (view.window, view.stride) == (64, 32)
 
 
 def test_a_class_file_is_named_in_the_protocol(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from sseg_core.data.images import RGBImage
 from sseg_core.evaluation.rivals.cell_maps import CellMaps
 from sseg_core.evaluation.rivals.open_clip_model import ClipName, OpenClip, TokenKind
 from sseg_core.evaluation.rivals.rival import Prediction
-from sseg_core.evaluation.rivals.score_maps import filled_in, label_pixels
+from sseg_core.evaluation.rivals.score_maps import SHORT_SIDE, label_pixels
 from sseg_core.evaluation.rivals.shown_image import ShownImage
 from sseg_core.evaluation.rivals.text_encoder import TextEncoder
 from sseg_core.inference.view import View
@@ -93,7 +93,9 @@ class DenseClip:
         """
         variant = VARIANTS[kind]
         self.reference = f"{kind}:{name}"
-        self.view = filled_in(view, logit_scale=clip.logit_scale, templates=variant.templates)
+        self.view = view.completed(
+            short_side=SHORT_SIDE, templates=variant.templates, logit_scale=clip.logit_scale
+        )
         self.parents: tuple[Artifact, ...] = ()
         self.notes = (variant.note, clip_note(name, weights))
         self._tokens = variant.tokens

@@ -28,7 +28,7 @@ from sseg_core.checkpoint import load_tensors, read_tensors
 from sseg_core.data.images import RGBImage
 from sseg_core.errors import ArtifactError, ConfigError
 from sseg_core.evaluation.rivals.rival import Prediction
-from sseg_core.evaluation.rivals.score_maps import filled_in
+from sseg_core.evaluation.rivals.score_maps import SHORT_SIDE
 from sseg_core.evaluation.rivals.shown_image import ShownImage
 from sseg_core.evaluation.rivals.text_encoder import TextEncoder
 from sseg_core.inference.combine import best_of_windows
@@ -38,6 +38,7 @@ from sseg_core.inference.small_classes import without_small
 from sseg_core.inference.view import View
 from sseg_core.inference.vocabulary import Vocabulary
 from sseg_core.pseudomask.hub import WEIGHT_NAMES, fetch_file
+from sseg_core.text.templates import TEMPLATE_SETS
 
 KIND = "groupvit"
 
@@ -85,7 +86,9 @@ class GroupVit:
         self._model = model.eval().to(device)
         scale = min(float(model.logit_scale.detach().exp()), _LARGEST_SCALE)
         self.reference = KIND if name == DEFAULT else f"{KIND}:{name}"
-        self.view = filled_in(view, logit_scale=scale)
+        self.view = view.completed(
+            short_side=SHORT_SIDE, templates=TEMPLATE_SETS["simple"], logit_scale=scale
+        )
         self.parents: tuple[Artifact, ...] = ()
         self.notes = (
             f"GroupViT with the weights of {origin}, which learned from images and captions",

@@ -17,7 +17,7 @@ from sseg_core.evaluation.rivals.clip_dense import clip_note
 from sseg_core.evaluation.rivals.open_clip_model import ClipName, OpenClip
 from sseg_core.evaluation.rivals.oracle import square_images
 from sseg_core.evaluation.rivals.rival import Prediction
-from sseg_core.evaluation.rivals.score_maps import filled_in, label_pixels
+from sseg_core.evaluation.rivals.score_maps import label_pixels
 from sseg_core.evaluation.rivals.text_encoder import TextEncoder
 from sseg_core.inference.view import View
 from sseg_core.inference.vocabulary import Vocabulary
@@ -25,6 +25,7 @@ from sseg_core.inference.windows import Box
 from sseg_core.pseudomask.clustering import resolve
 from sseg_core.pseudomask.generator import PseudoMaskGenerator
 from sseg_core.structures import IGNORE_LABEL
+from sseg_core.text.templates import TEMPLATE_SETS
 
 KIND = "pseudomask-clip"
 
@@ -61,8 +62,12 @@ class PseudoMaskClip:
             device: where to compute.
         """
         self.reference = f"{KIND}:{name}"
-        view = filled_in(view, logit_scale=clip.logit_scale)
-        self.view = replace(view, short_side=clip.image_size, window=0, stride=0)
+        whole = replace(view, short_side=clip.image_size, window=0, stride=0)
+        self.view = whole.completed(
+            short_side=clip.image_size,
+            templates=TEMPLATE_SETS["simple"],
+            logit_scale=clip.logit_scale,
+        )
         self.parents: tuple[Artifact, ...] = ()
         generator = resolve(generator)
         self.notes = (

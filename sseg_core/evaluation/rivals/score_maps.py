@@ -7,7 +7,6 @@ of a class. Scores come block by block; what is held at once does not grow with 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +14,6 @@ import torch
 from torch import Tensor
 
 from sseg_core.data.images import RGBImage
-from sseg_core.errors import ConfigError
 from sseg_core.evaluation.examples import BACKGROUND
 from sseg_core.evaluation.rivals.cell_maps import CellMaps
 from sseg_core.evaluation.rivals.rival import Prediction
@@ -24,49 +22,16 @@ from sseg_core.inference.pamr import refine
 from sseg_core.inference.view import View
 from sseg_core.inference.vocabulary import Vocabulary
 from sseg_core.inference.windows import Box
-from sseg_core.text.templates import TEMPLATE_SETS
 
 ScoreBlocks = Callable[[tuple[int, int]], Iterator[tuple[Box, Tensor]]]
 """Starts anew with each call; yields boxes of an image of H x W pixels, each pixel in one of them,
 with [r, x, W] float scores of W words."""
 
-_SHORT_SIDE = 448
+SHORT_SIDE = 448
+"""To which the rivals resize an image that a protocol does not (S-Seg App. A.1)."""
 
 _REFINED_SIDE = 112
 """Short side of the grid on which scores follow the colours: that of TCL's masks."""
-
-
-def filled_in(
-    view: View, *, logit_scale: float, templates: tuple[str, ...] = TEMPLATE_SETS["simple"]
-) -> View:
-    """Return the view with what it leaves open decided.
-
-    That is the whole image at a short side of 448 (S-Seg App. A.1). Where there are windows, they
-    overlap by half (our choice).
-
-    Args:
-        view: of a protocol.
-        logit_scale: the model's own.
-        templates: the model's own.
-
-    Raises:
-        ConfigError: windows with gaps between them.
-    """
-    window = view.window or 0
-    stride = (view.stride or max(1, window // 2)) if window else 0
-    if stride > window:
-        raise ConfigError(
-            f"Windows of {window} pixels that are {stride} apart leave gaps.",
-            f"Choose a stride of at most {window}.",
-        )
-    return replace(
-        view,
-        short_side=view.short_side or _SHORT_SIDE,
-        window=window,
-        stride=stride,
-        templates=view.templates or templates,
-        logit_scale=logit_scale if view.logit_scale is None else view.logit_scale,
-    )
 
 
 def label_pixels(

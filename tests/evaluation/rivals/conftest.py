@@ -1,4 +1,4 @@
-"""Small CLIPs with random weights, and a cache of texts that no other test sees."""
+"""Small CLIPs with random weights."""
 
 from __future__ import annotations
 
@@ -9,12 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-
-@pytest.fixture(autouse=True)
-def _own_text_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Text features are kept in the folder of the test."""
-    monkeypatch.setenv("SSEG_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="session")

@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sseg_core.errors import ConfigError
 from sseg_core.evaluation.rivals.rival import Prediction
-from sseg_core.evaluation.rivals.score_maps import ScoreBlocks, filled_in, label_pixels
+from sseg_core.evaluation.rivals.score_maps import ScoreBlocks, label_pixels
 from sseg_core.inference.view import View
 from sseg_core.inference.vocabulary import Vocabulary
 from sseg_core.inference.windows import Box
@@ -122,19 +120,6 @@ def test_words_lead_to_the_same_labels_as_class_scores(seed: int, min_share: flo
     assert prediction.confidence is not None
     np.testing.assert_array_equal(prediction.label_map, expected.label_map)
     np.testing.assert_array_equal(prediction.confidence, expected.confidence)
-
-
-def test_what_a_protocol_leaves_open_is_the_models_choice() -> None:
-    """What it fixes stays; windows overlap by half unless it says otherwise."""
-    assert filled_in(View(), logit_scale=100.0) == View(
-        short_side=448, window=0, stride=0, templates=("a photo of a {}.",), logit_scale=100.0
-    )
-    fixed = View(short_side=336, window=224, stride=112, templates=("{}",), logit_scale=40.0)
-    assert filled_in(fixed, logit_scale=100.0) == fixed
-    assert filled_in(View(window=224), logit_scale=1.0).stride == 112
-    assert filled_in(View(window=0, stride=224), logit_scale=1.0).stride == 0
-    with pytest.raises(ConfigError, match="200 pixels that are 224 apart leave gaps"):
-        filled_in(View(window=200, stride=224), logit_scale=1.0)
 
 
 def test_scores_follow_the_colours_on_a_coarse_grid() -> None:
