@@ -121,7 +121,8 @@ def _class_table(stats: Mapping[str, Any]) -> Table:
         if name is None:
             table.add_row("...")
         else:
-            table.add_row(visible(name), _cell(stats["iou"][name]), _cell(stats["accuracy"][name]))
+            iou, accuracy = stats["iou"][name], stats["accuracy"][name]
+            table.add_row(Text(visible(name)), _percent(iou), _percent(accuracy))
     return table
 
 

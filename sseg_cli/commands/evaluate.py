@@ -201,7 +201,7 @@ def _inputs(config: EvalConfig, store: ArtifactStore) -> dict[str, Any]:
     from sseg_core.evaluation.benchmarks.registry import open_benchmark
     from sseg_core.evaluation.protocol import segmentation_protocol
 
-    benchmark = open_benchmark(config, store)
+    benchmark = open_benchmark(config, store, write=False)
     inputs: dict[str, Any] = {
         "benchmark": benchmark.name,
         "split": benchmark.split,

@@ -95,7 +95,7 @@ class PreparedTruth:
         return None
 
     def prepare(self, truths: Truths) -> Truths:
-        """Return `truths`, cut to the limit, from the store, written there first.
+        """Return `truths`, cut to the limit, from the store, written there first if it may be.
 
         Other processes that run the same command share the work; what an interrupted one has
         finished is kept.
@@ -105,6 +105,8 @@ class PreparedTruth:
         """
         limit = self._request.limit
         truths = truths.first(limit)
+        if not self._request.write:
+            return truths
         whole = limit is None or limit >= truths.listed
         config = {**self._config, "limit": None if whole else limit}
         draft = self._request.store.shared_draft("benchmark", self._name, config)

@@ -39,7 +39,11 @@ BENCHMARKS = ("toyworld", *_ON_DISK, f"{FOLDER}DIR")
 
 
 def open_benchmark(
-    config: EvalConfig, store: ArtifactStore | None = None, progress: Progress = SILENT
+    config: EvalConfig,
+    store: ArtifactStore | None = None,
+    progress: Progress = SILENT,
+    *,
+    write: bool = True,
 ) -> Benchmark:
     """Return the benchmark that `config` names, cut to its limit.
 
@@ -48,6 +52,7 @@ def open_benchmark(
         store: where a benchmark whose files take long to read keeps its label maps; default: the
             usual store.
         progress: is told of that reading.
+        write: whether it may write there.
 
     Raises:
         ConfigError: no such benchmark, or no root for one that needs it.
@@ -74,5 +79,6 @@ def open_benchmark(
             limit=config.limit,
             store=store or ArtifactStore.default(),
             progress=progress,
+            write=write,
         )
     )

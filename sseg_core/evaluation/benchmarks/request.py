@@ -19,6 +19,7 @@ class BenchmarkRequest:
         limit: take only the first images of the split; None takes all.
         store: where a benchmark that takes long to read keeps what it has read.
         progress: is told of that reading.
+        write: whether it may write there; a dry run does not.
     """
 
     root: Path
@@ -26,3 +27,4 @@ class BenchmarkRequest:
     limit: int | None
     store: ArtifactStore
     progress: Progress = SILENT
+    write: bool = True

@@ -279,3 +279,15 @@ def test_label_maps_converted_from_coco_stuff_are_read_without_instances(
     write(home, content(), "val2017")
     if not below:
         assert opened(tmp_path / "data").source.startswith("instances of")
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    """The benchmark is the same, its truth comes from the file."""
+    root, store = write(tmp_path / "data", content()), ArtifactStore(tmp_path / "store")
+    dry = coco_object(BenchmarkRequest(root, "val", 2, store, write=False))
+    assert not store.root.exists()
+    wet = coco_object(BenchmarkRequest(root, "val", 2, store))
+    assert store.root.exists()
+    assert dry.keys == wet.keys
+    for mine, theirs in zip(dry, wet, strict=True):
+        assert np.array_equal(mine.truth, theirs.truth)
