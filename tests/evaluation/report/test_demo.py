@@ -7,8 +7,9 @@ import dataclasses
 import io
 import math
 import re
-from html.parser import HTMLParser
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,38 +17,6 @@ from PIL import Image
 
 from sseg_core.data.toyworld import CLASS_COLORS, CLASSES, render_scene
 from sseg_core.evaluation.report.demo import DemoReport, GalleryRow, write_report
-
-_VOID = {"meta", "img", "line", "polyline", "br", "link", "input"}
-
-
-class _Page(HTMLParser):
-    """Collects tags, attributes and text, and checks that tags are closed in order."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self._open: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in _VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.fixture
@@ -85,16 +54,23 @@ def report() -> DemoReport:
     )
 
 
-def _page(path: Path, report: DemoReport) -> tuple[str, _Page]:
-    write_report(path / "report.html", report)
-    html = (path / "report.html").read_text(encoding="utf-8")
-    return html, _Page(html)
+@pytest.fixture
+def written(tmp_path: Path, parse: Callable[[Path], Any]) -> Callable[[DemoReport], Any]:
+    """Return a function that writes a report and reads the page."""
+
+    def write(report: DemoReport) -> Any:
+        write_report(tmp_path / "report.html", report)
+        return parse(tmp_path / "report.html")
+
+    return write
 
 
-def test_the_report_holds_its_numbers(tmp_path: Path, report: DemoReport) -> None:
+def test_the_report_holds_its_numbers(
+    report: DemoReport, written: Callable[[DemoReport], Any]
+) -> None:
     """Headline numbers, class scores, commands and the version can be read in the page."""
-    _, page = _page(tmp_path, report)
-    text = " ".join(" ".join(page.text).split())
+    page = written(report)
+    text = page.text
     for expected in ("78.4", "71.2", "93.1", "83.6", "6 min 47 s", "151", "6000", "200", "0.1.0"):
         assert expected in text
     for name, value in report.iou.items():
@@ -104,15 +80,19 @@ def test_the_report_holds_its_numbers(tmp_path: Path, report: DemoReport) -> Non
     assert "of the pixels right" in text
 
 
-def test_the_report_needs_nothing_from_outside(tmp_path: Path, report: DemoReport) -> None:
+def test_the_report_needs_nothing_from_outside(
+    report: DemoReport, written: Callable[[DemoReport], Any]
+) -> None:
     """No scripts, no links, no addresses: every source is a data URI."""
-    html, page = _page(tmp_path, report)
+    page = written(report)
     assert not {"script", "link", "iframe", "a"} & {name for name, _ in page.tags}
     assert all(str(image["src"]).startswith("data:image/") for image in page.all("img"))
-    assert not re.search(r"https?://|url\(|@import", html)
+    assert not re.search(r"https?://|url\(|@import", page.html)
 
 
-def test_strange_names_and_captions_stay_text(tmp_path: Path, report: DemoReport) -> None:
+def test_strange_names_and_captions_stay_text(
+    report: DemoReport, written: Callable[[DemoReport], Any]
+) -> None:
     """Markup in class names, captions and commands is shown, not obeyed."""
     evil = '"><script>alert(1)</script>'
     strange = dataclasses.replace(
@@ -122,15 +102,17 @@ def test_strange_names_and_captions_stay_text(tmp_path: Path, report: DemoReport
         gallery=[dataclasses.replace(report.gallery[0], caption=evil)],
         commands=[evil],
     )
-    html, page = _page(tmp_path, strange)
-    assert "<script" not in html
-    assert " ".join(page.text).count(evil) == 4
+    page = written(strange)
+    assert "<script" not in page.html
+    assert page.text.count(evil) == 4
     assert all(str(image["alt"]).endswith(evil) for image in page.all("img"))
 
 
-def test_the_gallery_shows_four_pictures_a_row(tmp_path: Path, report: DemoReport) -> None:
+def test_the_gallery_shows_four_pictures_a_row(
+    report: DemoReport, written: Callable[[DemoReport], Any]
+) -> None:
     """Scene, pseudo-mask, prediction and truth, the last two in the colours of the legend."""
-    _, page = _page(tmp_path, report)
+    page = written(report)
     pictures = []
     for image in page.all("img"):
         encoded = str(image["src"]).partition("base64,")[2]
@@ -146,7 +128,9 @@ def test_the_gallery_shows_four_pictures_a_row(tmp_path: Path, report: DemoRepor
     assert not prediction[:24].any()
 
 
-def test_segments_are_shown_in_their_mean_colour(tmp_path: Path, report: DemoReport) -> None:
+def test_segments_are_shown_in_their_mean_colour(
+    report: DemoReport, written: Callable[[DemoReport], Any]
+) -> None:
     """A pseudo-mask on a coarse grid is spread over the scene, with white lines between."""
     image = np.zeros((8, 8, 3), np.uint8)
     image[:, 4:] = (100, 200, 50)
@@ -158,15 +142,17 @@ def test_segments_are_shown_in_their_mean_colour(tmp_path: Path, report: DemoRep
         prediction=np.zeros((8, 8), int),
         truth=np.zeros((8, 8), int),
     )
-    _, page = _page(tmp_path, dataclasses.replace(report, gallery=[row]))
+    page = written(dataclasses.replace(report, gallery=[row]))
     encoded = str(page.all("img")[1]["src"]).partition("base64,")[2]
     segments = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))))
     np.testing.assert_array_equal(segments[5], [[2] * 3] * 4 + [[255] * 3] + [[100, 200, 50]] * 3)
 
 
-def test_curves_run_from_the_first_to_the_last_step(tmp_path: Path, report: DemoReport) -> None:
+def test_curves_run_from_the_first_to_the_last_step(
+    report: DemoReport, written: Callable[[DemoReport], Any]
+) -> None:
     """Each logged loss has its curve, which ends at the right edge and stays inside."""
-    _, page = _page(tmp_path, report)
+    page = written(report)
     curves = page.all("polyline")
     assert len(curves) == 4
     points = [point.split(",") for point in str(curves[0]["points"]).split()]
@@ -181,25 +167,27 @@ def test_curves_run_from_the_first_to_the_last_step(tmp_path: Path, report: Demo
     [[], [{"step": 0, "loss": 1.0}], [{"step": s, "loss": math.nan} for s in range(5)]],
 )
 def test_a_report_without_curves_or_gallery(
-    tmp_path: Path, report: DemoReport, metrics: list[dict[str, float]]
+    report: DemoReport, written: Callable[[DemoReport], Any], metrics: list[dict[str, float]]
 ) -> None:
     """Too few or non-finite values leave the curve out; an empty gallery leaves its section out."""
-    _, page = _page(tmp_path, dataclasses.replace(report, metrics=metrics, gallery=[]))
+    page = written(dataclasses.replace(report, metrics=metrics, gallery=[]))
     assert not page.all("polyline")
     assert not page.all("img")
     assert "Training" not in page.text
 
 
-def test_long_logs_are_thinned(tmp_path: Path, report: DemoReport) -> None:
+def test_long_logs_are_thinned(report: DemoReport, written: Callable[[DemoReport], Any]) -> None:
     """A run of many records gives a curve of at most a few hundred points, its end included."""
     metrics = [{"step": step, "loss": 1.0} for step in range(100_000)]
-    _, page = _page(tmp_path, dataclasses.replace(report, metrics=metrics))
+    page = written(dataclasses.replace(report, metrics=metrics))
     points = str(page.all("polyline")[0]["points"]).split()
     assert 200 <= len(points) <= 302
     assert points[-1].startswith("300.0,")
 
 
-def test_a_class_that_does_not_occur_says_so(tmp_path: Path, report: DemoReport) -> None:
+def test_a_class_that_does_not_occur_says_so(
+    report: DemoReport, written: Callable[[DemoReport], Any]
+) -> None:
     """A missing score is words, not a number."""
-    _, page = _page(tmp_path, dataclasses.replace(report, iou={"sun": None}))
+    page = written(dataclasses.replace(report, iou={"sun": None}))
     assert "does not occur" in page.text
