@@ -7,7 +7,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -87,6 +87,9 @@ def run(
             progress.message(f"warning: {entrant.reference} has no confidence for a threshold")
         if draft is None:
             return read_artifact(of_first_rank(Path()))
+        if _tuned_here(stats, store):
+            stats["protocol"]["tuned_on_split"] = True
+            progress.message("warning: this threshold is the best of a sweep over the same split")
         if config.limit is not None:
             stats["limit"] = config.limit
         if config.check is not None:
@@ -129,6 +132,23 @@ def _draft(
 def default_name(reference: str, benchmark: Benchmark) -> str:
     """Return the name of a `scores` artifact that was given none."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{reference}-{benchmark.name}").strip("-.")[:64]
+
+
+def _tuned_here(stats: Mapping[str, Any], store: ArtifactStore) -> bool:
+    """Return whether the threshold is the best one of a sweep over the split that is scored."""
+    if "threshold" not in stats["protocol"].get("changed", ()):
+        return False
+    scored = ("model", "benchmark", "split")
+    sweeps = (
+        artifact.manifest.stats
+        for artifact in store.artifacts("scores")
+        if "sweep" in artifact.manifest.stats
+    )
+    return any(
+        all(swept[name] == stats[name] for name in scored)
+        and swept["sweep"]["best_threshold"] == stats["protocol"]["threshold"]
+        for swept in sweeps
+    )
 
 
 def command_of(config: EvalConfig) -> str:

@@ -133,6 +133,17 @@ def test_a_sweep_is_marked_as_tuned(run: Callable[..., Result]) -> None:
     assert scores["miou"] == 100
     assert scores["sweep"]["tuned_on_split"] is True
     assert scores["protocol"]["changed"] == ["threshold"]
+    assert scores["protocol"]["tuned_on_split"] is False
+
+
+def test_a_threshold_from_a_sweep_is_known_again(run: Callable[..., Result]) -> None:
+    """A score at the best threshold of the split that it was found on says so; others do not."""
+    best = _scores(run("unsure", "--sweep-threshold", "--json"))["sweep"]["best_threshold"]
+    chosen = run("unsure", "--set", f"threshold={best}", "--json")
+    assert _scores(chosen)["protocol"]["tuned_on_split"] is True
+    assert "the best of a sweep over the same split" in chosen.stderr
+    other = _scores(run("unsure", "--set", "threshold=0.3", "--json"))
+    assert other["protocol"]["tuned_on_split"] is False
 
 
 def test_a_check_says_where_a_score_does_not_compare(run: Callable[..., Result]) -> None:

@@ -242,6 +242,11 @@ def _remarks(stats: Mapping[str, Any], row: Row) -> list[str]:
         )
     if row.background is None:
         remarks.append("the paper does not say what it does with background here")
+    if row.benchmark == "coco-object" and "merged by class" in stats.get("source", ""):
+        remarks.append(
+            "the paper combines the instances of a class and does not say which of two classes "
+            "counts where they overlap; here it is the smaller instance"
+        )
     if row.protocol == "oracle":
         remarks.append("the paper does not say at which image size its oracle is computed")
     return remarks
