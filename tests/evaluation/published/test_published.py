@@ -309,3 +309,12 @@ def test_every_row_can_be_named() -> None:
     for row in rows_for():
         check_row(row.reference)
     check_row("auto")
+
+
+def test_how_outlines_that_overlap_were_merged_is_a_remark() -> None:
+    """COCO's instances may lie on each other, and the paper does not say which then counts."""
+    coco = {"benchmark": "coco-object", "images": 5000}
+    merged = check(_stats(**coco, source="instances of x.json, merged by class"), "table3:S-Seg")
+    assert any("smaller instance" in remark for remark in merged["remarks"])
+    converted = check(_stats(**coco, source="label images"), "table3:S-Seg")
+    assert not any("smaller instance" in remark for remark in converted["remarks"])
