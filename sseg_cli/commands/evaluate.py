@@ -135,20 +135,11 @@ def evaluate(
     if dry_run:
         show_plan("eval", configuration, _inputs(configuration, store), as_json=as_json)
         return
-    if processes is None:
-        folder, rank = _evaluate(configuration, root_of_store, name, device)
-        if rank != 0:
-            return  # the first rank tells
-    else:
-        from sseg_cli.console import show_note
-        from sseg_cli.processes.launch import launch
+    from sseg_cli.processes.joined import make_artifact
 
-        kind = "cuda" if processes.on_gpus else "cpu"
-        work = (configuration, root_of_store, name, kind)
-        folder, _ = launch(_evaluate, work, processes, show_note)
-    from sseg_core.artifacts import read_artifact
-
-    _show(read_artifact(folder), as_json=as_json)
+    made = make_artifact(_evaluate, (configuration, root_of_store, name), processes, device)
+    if made is not None:
+        _show(made, as_json=as_json)
 
 
 def _evaluate(

@@ -77,7 +77,7 @@ def train(
     The same command run again resumes an interrupted run from its last step checkpoint, on any
     number of processes. SIGUSR1 writes a checkpoint; SIGTERM and Ctrl-C write one and end.
     """
-    from sseg_cli.console import show_artifact, show_note, show_plan
+    from sseg_cli.console import show_artifact, show_plan
     from sseg_cli.processes.plan import plan_processes
     from sseg_core.recipes import recipe as named
 
@@ -92,20 +92,12 @@ def train(
         values, inputs = _planned(configuration, root, count)
         show_plan("train", values, inputs, as_json=as_json)
         return
-    if processes is None:
-        folder, rank = _train(configuration, root, name, device)
-        if rank != 0:
-            return  # the first rank tells
-    else:
-        from sseg_cli.processes.launch import launch
+    from sseg_cli.processes.joined import make_artifact
 
-        kind = "cuda" if processes.on_gpus else "cpu"
-        work = (configuration, root, name, kind)
-        folder, _ = launch(_train, work, processes, show_note)
-    from sseg_core.artifacts import read_artifact
-
-    next_step = 'sseg predict PHOTO.jpg --classes "house, tree"'
-    show_artifact(read_artifact(folder), next_step, as_json=as_json)
+    made = make_artifact(_train, (configuration, root, name), processes, device)
+    if made is not None:
+        next_step = 'sseg predict PHOTO.jpg --classes "house, tree"'
+        show_artifact(made, next_step, as_json=as_json)
 
 
 def _train(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from sseg_core.artifacts import Artifact, ArtifactStore
@@ -13,15 +14,16 @@ from sseg_core.errors import ConfigError
 from sseg_core.evaluation.evaluator import Rule
 from sseg_core.evaluation.examples import Benchmark
 from sseg_core.evaluation.protocol import oracle_protocol, segmentation_protocol
+from sseg_core.evaluation.rivals import pseudomask_clip
 from sseg_core.evaluation.rivals.oracle import Oracle
 from sseg_core.evaluation.rivals.plugin import Plugin
 from sseg_core.evaluation.rivals.registry import open_rival
-from sseg_core.evaluation.rivals.rival import Predictor, predictor
+from sseg_core.evaluation.rivals.rival import Predictor, Rival, predictor
+from sseg_core.manifest import sha256_of
 from sseg_core.pseudomask.clustering import resolve
 from sseg_core.pseudomask.features import resolve_features
 
 ORACLE = "oracle:"
-SEGMENTS = "pseudomask-clip"
 
 _NOT_FOR_ORACLES = (
     "weights", "image_size", "window", "stride", "templates", "logit_scale", "refine",
@@ -76,7 +78,9 @@ def contestant(
             )
         masks = config.oracle.model_copy(update={"features": features})
         return oracle_contestant(config, masks, benchmark, device)
-    if config.oracle != PseudomaskConfig() and not (config.model or "").startswith(SEGMENTS):
+    if config.oracle != PseudomaskConfig() and not (config.model or "").startswith(
+        pseudomask_clip.KIND
+    ):
         raise ConfigError(
             f"Options of the pseudo-masks are given, but {config.model or 'the model'} makes none.",
             "Add --model oracle:FEATURES, or leave them out.",
@@ -92,21 +96,26 @@ def contestant(
         generator=config.oracle,
     )
     protocol = protocol.seen_by(rival.view)
-    rule = Rule(
-        exclude=protocol.background == "exclude",
-        threshold=protocol.threshold,
-        sweep=config.sweep_threshold,
-    )
     return Contestant(
         reference=rival.reference,
         predict=predictor(rival, protocol.vocabulary),
         protocol=protocol.as_json(),
-        rule=rule,
+        rule=replace(protocol.rule, sweep=config.sweep_threshold),
         parents=tuple(rival.parents),
-        notes=tuple(rival.notes),
+        notes=(*rival.notes, *_digests(config, rival)),
         batch_size=config.batch_size,
         resumable=not isinstance(rival, Plugin) and config.weights is None,
     )
+
+
+def _digests(config: EvalConfig, rival: Rival) -> Iterator[str]:
+    """Yield what tells the user's own files from others of the same name."""
+    files = [rival.path] if isinstance(rival, Plugin) else []
+    if config.weights is not None:
+        files.append(Path(config.weights))
+    for path in files:
+        if path.is_file():
+            yield f"SHA-256 of {path.name}: {sha256_of(path)}"
 
 
 def oracle_contestant(
@@ -125,7 +134,7 @@ def oracle_contestant(
         reference=f"{ORACLE}{masks.features}",
         predict=oracle,
         protocol=protocol.as_json(),
-        rule=Rule(exclude=protocol.background == "exclude"),
+        rule=protocol.rule,
         notes=("the classes of its segments are taken from the truth",),
         batch_size=masks.batch_size,
         measured=lambda: {"milliseconds_per_image": round(oracle.milliseconds_per_image, 3)},

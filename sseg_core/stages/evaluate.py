@@ -74,7 +74,9 @@ def run(
     benchmark = open_benchmark(config, store, progress)
     entrant = contestant(config, benchmark, store, device)
     progress.message(f"{entrant.reference} on {benchmark.name}, protocol {_shown(entrant)}")
-    resolved = config.model_copy(update={"model": entrant.reference})
+    resolved = config
+    if entrant.parents:  # `NAME`, or none for the newest, which may be another one tomorrow
+        resolved = config.model_copy(update={"model": entrant.reference})
     with _draft(
         store,
         name or default_name(entrant.reference, benchmark),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,15 @@ def test_a_plug_in_is_scored_and_reported(run: Callable[..., Result]) -> None:
     assert "no confidence for a threshold" in shown
     page = Path(result.stdout.split("report: ")[1].splitlines()[0])
     assert "model.py:perfect" in page.read_text()
+
+
+def test_a_score_of_a_plug_in_can_be_made_again(run: Callable[..., Result], tmp_path: Path) -> None:
+    """The configuration names the file with its folder, and a note tells its content."""
+    scores = _scores(run("perfect", "--json"))
+    manifest = json.loads((Path(scores["artifact"]) / "manifest.json").read_text())
+    assert manifest["config"]["model"] == f"{tmp_path / 'model.py'}:perfect"
+    digest = hashlib.sha256((tmp_path / "model.py").read_bytes()).hexdigest()
+    assert f"SHA-256 of model.py: {digest}" in scores["notes"]
 
 
 def test_two_scores_are_compared(run: Callable[..., Result], tmp_path: Path) -> None:

@@ -56,12 +56,12 @@ class Plugin:
                 f"{reference} does not say which function of the file makes the model.",
                 f"Add its name: {reference}:build.",
             )
-        self._path = Path(file).resolve()
-        self.reference = f"{self._path.name}:{function}"
+        self.path = Path(file).resolve()
+        self.reference = f"{self.path.name}:{function}"
         self.view: View | None = None
         self.parents: tuple[Artifact, ...] = ()
         self.notes = ("A plug-in: how it shows images and words to its model is its own affair",)
-        build = _function(_import(self._path), function, self._path)
+        build = _function(_import(self.path), function, self.path)
         self._segment: Callable[[list[RGBImage], list[str]], Any] = self._built(build, function)
 
     def _built(self, build: Callable[[], Any], function: str) -> Callable[..., Any]:
@@ -69,12 +69,12 @@ class Plugin:
             segment = build()
         except (Exception, SystemExit) as error:  # whatever a stranger's code raises
             raise ConfigError(
-                f"{function}() of {self._path.name} failed{_told(error, self._path)}",
+                f"{function}() of {self.path.name} failed{_told(error, self.path)}",
                 f"It is called without arguments and returns segment(images, class_names). {_HOW}",
             ) from error
         if not callable(segment):
             raise ConfigError(
-                f"{function}() of {self._path.name} returned {_a(segment)}, not a function.",
+                f"{function}() of {self.path.name} returned {_a(segment)}, not a function.",
                 f"Return segment(images, class_names) itself, not its result. {_HOW}",
             )
         return segment  # type: ignore[no-any-return] # callable() tells no more
@@ -88,7 +88,7 @@ class Plugin:
         try:
             answers = list(self._segment(list(images), list(vocabulary.words)))
         except (Exception, SystemExit) as error:  # whatever a stranger's code raises
-            raise DataError(f"{self.reference} failed{_told(error, self._path)}", _HOW) from error
+            raise DataError(f"{self.reference} failed{_told(error, self.path)}", _HOW) from error
         if len(answers) != len(images):
             raise DataError(
                 f"{self.reference} returned {len(answers)} label maps for {len(images)} images.",
