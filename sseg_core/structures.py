@@ -12,7 +12,7 @@ Shape legend, used in every docstring and in tensor names (`mask_logits_BQHW`):
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -50,6 +50,49 @@ class Batch:
             keys=self.keys,
             skipped=self.skipped,
         )
+
+
+@dataclass(frozen=True)
+class LabelledBatch:
+    """One batch for a student in self-training, as `data/labelled_loader.py` yields it.
+
+    Attributes:
+        images: [B, 3, H, W] uint8 from the loader; float RGB in [0, 1] after augmentation.
+        label_maps: [B, H, W] int16 class index, -1 for background, -2 where the pixel does not
+            count.
+        keys: the B image keys, to name an image in an error.
+        skipped: images passed over since the last batch, by reason.
+    """
+
+    images: Tensor
+    label_maps: Tensor
+    keys: tuple[str, ...]
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+    def to(self, device: torch.device) -> LabelledBatch:
+        """Return the same batch with its tensors on `device`."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            label_maps=self.label_maps.to(device, non_blocking=True),
+        )
+
+
+@dataclass(frozen=True)
+class ClassLogits:
+    """What a student's network returns.
+
+    Attributes:
+        logits: [B, C, h, w] of the classes, h = ceil(H / stride), w = ceil(W / stride); background,
+            where it is told apart, is the last channel.
+        auxiliary: [B, C, h', w'] of the auxiliary head, on a coarser grid over the same padded
+            image; None without one, and outside training.
+        stride: pixels of the input image per cell of `logits`.
+    """
+
+    logits: Tensor
+    auxiliary: Tensor | None
+    stride: int
 
 
 @dataclass(frozen=True)

@@ -6,25 +6,38 @@ The description of a field is its help text. Complete, named configurations are 
 from sseg_core.config.base import MAX_PIXELS, C, Config, build_config
 from sseg_core.config.data import DownloadConfig, PseudomaskConfig, ToyWorldConfig
 from sseg_core.config.model import BackboneConfig, DecoderConfig, ModelConfig, TextConfig
+from sseg_core.config.selftrain import (
+    CropConfig,
+    LabelConfig,
+    SelftrainConfig,
+    StudentConfig,
+    StudentLossConfig,
+    UperNetConfig,
+    build_checkpoint_config,
+)
 from sseg_core.config.train import (
     LoaderConfig,
     LossConfig,
     MasksConfig,
     OptimConfig,
     ProbeConfig,
+    RunConfig,
     TrainConfig,
 )
-from sseg_core.config.use import DemoConfig, EvalConfig, PredictConfig
+from sseg_core.config.use import AskConfig, DemoConfig, EvalConfig, PredictConfig
 
 __all__ = [
     "MAX_PIXELS",
+    "AskConfig",
     "BackboneConfig",
     "C",
     "Config",
+    "CropConfig",
     "DecoderConfig",
     "DemoConfig",
     "DownloadConfig",
     "EvalConfig",
+    "LabelConfig",
     "LoaderConfig",
     "LossConfig",
     "MasksConfig",
@@ -33,8 +46,14 @@ __all__ = [
     "PredictConfig",
     "ProbeConfig",
     "PseudomaskConfig",
+    "RunConfig",
+    "SelftrainConfig",
+    "StudentConfig",
+    "StudentLossConfig",
     "TextConfig",
     "ToyWorldConfig",
     "TrainConfig",
+    "UperNetConfig",
+    "build_checkpoint_config",
     "build_config",
 ]

@@ -80,8 +80,16 @@ class LossConfig(Config):
 
 
 class OptimConfig(Config):
-    """AdamW with warm-up and cosine decay (paper Table 5)."""
+    """AdamW with warm-up and decay (paper Tables 5 and 6)."""
 
+    schedule: Literal["cosine", "poly"] = Field(
+        "cosine",
+        description="how the learning rate falls after the warm-up: half a cosine (paper Table 5) "
+        "or a polynomial (Table 6)",
+    )
+    power: float = Field(
+        1.0, gt=0, description="exponent of the polynomial (our choice, BEiT's, not in the paper)"
+    )
     lr: float = Field(5e-4, gt=0, description="base learning rate, reached after the warm-up")
     min_lr: float = Field(0.0, ge=0, description="learning rate at the last step")
     weight_decay: float = Field(0.05, ge=0, description="AdamW weight decay")
@@ -112,18 +120,11 @@ class ProbeConfig(Config):
     pictures: int = Field(4, ge=1, le=64, description="draw the first images")
 
 
-class TrainConfig(Config):
-    """`sseg train`: everything that determines a run, but for the machines it runs on."""
+class RunConfig(Config):
+    """What all training runs have: the optimiser, the batch, and what is kept and told of a run."""
 
     recipe: str = Field("custom", description="the recipe this configuration started from")
-    masks: MasksConfig = Field(default_factory=MasksConfig)
-    model: ModelConfig = Field(default_factory=ModelConfig)
-    loader: LoaderConfig = Field(default_factory=LoaderConfig)
-    loss: LossConfig = Field(default_factory=LossConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
-    init_from: str | None = Field(
-        None, description="checkpoint whose weights to start from; default: fresh ones"
-    )
     batch_size: int = Field(4096, ge=2, description="images per step, of all processes together")
     micro_batch_size: int | None = Field(
         None,
@@ -131,7 +132,6 @@ class TrainConfig(Config):
         description="at most this many images at once in a process; the gradient stays that of "
         "the whole batch (GradCache)",
     )
-    epochs: float = Field(30, gt=0, description="passes over the pairs, counted in samples")
     steps: int | None = Field(None, ge=1, description="training steps; wins over epochs")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="autocast type; auto takes bf16 on a GPU that has it, else fp32"
@@ -155,3 +155,16 @@ class TrainConfig(Config):
     publish: Literal["last", "best"] = Field(
         "last", description="the weights of the last step, or of the best probe"
     )
+
+
+class TrainConfig(RunConfig):
+    """`sseg train`: everything that determines a run, but for the machines it runs on."""
+
+    masks: MasksConfig = Field(default_factory=MasksConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    loader: LoaderConfig = Field(default_factory=LoaderConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    init_from: str | None = Field(
+        None, description="checkpoint whose weights to start from; default: fresh ones"
+    )
+    epochs: float = Field(30, gt=0, description="passes over the pairs, counted in samples")

@@ -10,8 +10,8 @@ from sseg_core.config.base import MAX_PIXELS, Config
 from sseg_core.config.data import PseudomaskConfig
 
 
-class EvalConfig(Config):
-    """`sseg eval`: a model, a benchmark and a protocol."""
+class AskConfig(Config):
+    """A model, a benchmark, and how the one is asked for the classes of the other."""
 
     benchmark: str = Field("toyworld", description="a name of `sseg eval --help`, or folder:DIR")
     root: str | None = Field(None, description="folder of the benchmark")
@@ -22,7 +22,7 @@ class EvalConfig(Config):
         "pseudomask-clip:ARCH, groupvit or FILE.py:FUNCTION; default: the newest checkpoint",
     )
     weights: str | None = Field(None, description="weight file of a clip or groupvit model")
-    limit: int | None = Field(None, ge=1, description="evaluate only the first images")
+    limit: int | None = Field(None, ge=1, description="take only the first images")
     protocol: str = Field("sseg", description="sseg, groupvit, tcl or sclip")
     image_size: int | None = Field(
         None, ge=32, description="short side the model sees; default: the protocol's"
@@ -32,6 +32,17 @@ class EvalConfig(Config):
     )
     stride: int | None = Field(
         None, ge=1, description="pixels from window to window; default: the protocol's"
+    )
+    scales: tuple[float, ...] | None = Field(
+        None,
+        min_length=1,
+        description="sizes at which a checkpoint looks at an image, as factors of image_size, "
+        "averaged; default: the protocol's",
+    )
+    flip: bool | None = Field(
+        None,
+        description="average over the image and its mirror image (checkpoints); default: the "
+        "protocol's",
     )
     templates: tuple[str, ...] | None = Field(
         None,
@@ -59,6 +70,13 @@ class EvalConfig(Config):
     background_words: tuple[str, ...] | None = Field(
         None, min_length=1, description="words for background; default: the protocol's"
     )
+    batch_size: int = Field(8, ge=1, description="images at once")
+    seed: int = Field(0, ge=0, description="seed of the toy world")
+
+
+class EvalConfig(AskConfig):
+    """`sseg eval`: a model, a benchmark and a protocol."""
+
     sweep_threshold: bool = Field(False, description="score at every threshold")
     report: bool = Field(False, description="write a page to look at")
     gallery: int = Field(
@@ -67,11 +85,9 @@ class EvalConfig(Config):
     check: str | None = Field(
         None, description="row of the paper to compare with, such as table3:S-Seg, or auto"
     )
-    batch_size: int = Field(8, ge=1, description="images at once")
     oracle: PseudomaskConfig = Field(
         default_factory=PseudomaskConfig, description="the generator of an oracle:FEATURES model"
     )
-    seed: int = Field(0, ge=0, description="seed of the toy world")
 
 
 class PredictConfig(Config):

@@ -17,13 +17,13 @@ from sseg_core.evaluation.benchmarks.registry import open_benchmark
 from sseg_core.evaluation.evaluator import evaluate, thresholded
 from sseg_core.evaluation.examples import Benchmark, Example
 from sseg_core.evaluation.protocol import segmentation_protocol
+from sseg_core.evaluation.report.contact_sheet import Sample, contact_sheet, draw_sample
 from sseg_core.evaluation.rivals.checkpoint import CheckpointRival
 from sseg_core.evaluation.rivals.rival import Predictor, predictor
 from sseg_core.inference.segmenter import Segmenter, default_image_size
 from sseg_core.models.build import Model
 from sseg_core.text.tokenizer import Tokenizer
 from sseg_core.tracking import SILENT, Progress
-from sseg_core.training.contact_sheet import Sample, contact_sheet, draw_sample
 
 
 class Probe:

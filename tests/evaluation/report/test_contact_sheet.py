@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from sseg_core.evaluation.examples import VOID
+from sseg_core.evaluation.report.contact_sheet import Sample, contact_sheet, draw_sample
 from sseg_core.inference.render import class_colors
-from sseg_core.training.contact_sheet import Sample, contact_sheet, draw_sample
 
 NAMES = ("tree", "house", "snow")
 PAPER = (252, 252, 250)
