@@ -141,6 +141,10 @@ class Draft:
             shutil.rmtree(self._folder, ignore_errors=True)
             return Artifact(target, manifest)
 
+    def discard(self) -> None:
+        """Remove the working folder: what it held is done with."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
     def _write_note(self, relative: str, entry: FileEntry | None, info: dict[str, Any]) -> None:
         note = {"entry": None if entry is None else entry.model_dump(), "info": info}
         path = self._folder / "done" / f"{relative}.json"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +23,10 @@ from sseg_core.device import pick_device
 from sseg_core.evaluation.report.demo import DemoReport, GalleryRow, write_report
 from sseg_core.evaluation.rivals.oracle import square_images
 from sseg_core.inference.segmenter import Segmenter
-from sseg_core.manifest import Kind
 from sseg_core.pseudomask.generator import PseudoMaskGenerator
 from sseg_core.recipes import tiny
 from sseg_core.stages import download, evaluate, pseudomask, train
+from sseg_core.stages.record import StageRecord
 from sseg_core.tracking import SILENT, Progress, read_metrics
 
 REPORT = "report.html"
@@ -121,16 +119,18 @@ def _masks_config(config: DemoConfig) -> PseudomaskConfig:
 def _run_stages(
     config: DemoConfig, store: ArtifactStore, draft: Draft, device: str, progress: Progress
 ) -> _Stages:
-    record = _Record(draft, store)
+    record = StageRecord(draft.scratch, store)
     world = ToyWorldConfig(scenes=config.scenes, seed=config.seed)
     pairs = record.once(
         "pairs",
+        NAME,
         lambda: download.run(
             DownloadConfig(source="toyworld", toyworld=world), store, name=NAME, progress=progress
         ),
     )
     masks = record.once(
         "masks",
+        NAME,
         lambda: pseudomask.run(
             _masks_config(config).model_copy(update={"pairs": pairs.reference}),
             store, name=NAME, device=device, progress=progress,
@@ -141,6 +141,7 @@ def _run_stages(
     )
     checkpoint = record.once(
         "checkpoint",
+        NAME,
         lambda: train.run(to_train, store, name=NAME, device=device, progress=progress),
     )
 
@@ -149,37 +150,10 @@ def _run_stages(
         held_out = EvalConfig(limit=config.val_scenes, seed=config.seed, model=model, oracle=oracle)
         return evaluate.run(held_out, store, name=name, device=device, progress=progress)
 
-    scores = record.once("scores", lambda: score(checkpoint.reference, NAME))
+    scores = record.once("scores", NAME, lambda: score(checkpoint.reference, NAME))
     oracle_name = f"{NAME}-oracle"
-    oracle = record.once("scores", lambda: score(ORACLE, oracle_name), oracle_name)
+    oracle = record.once("scores", oracle_name, lambda: score(ORACLE, oracle_name))
     return _Stages(checkpoint, masks, scores, oracle, record.seconds)
-
-
-class _Record:
-    """Notes in the draft's scratch which stages are done, so that a rerun takes them up."""
-
-    def __init__(self, draft: Draft, store: ArtifactStore) -> None:
-        self._path = draft.scratch / "stages.json"
-        self._store = store
-        self._done: dict[str, tuple[str, float]] = (
-            json.loads(self._path.read_text()) if self._path.exists() else {}
-        )
-
-    @property
-    def seconds(self) -> float:
-        return sum(seconds for _, seconds in self._done.values())
-
-    def once(self, kind: Kind, make: Callable[[], Artifact], name: str = NAME) -> Artifact:
-        key = f"{kind}/{name}"
-        if key in self._done:
-            return self._store.find(self._done[key][0], kind)
-        start = time.perf_counter()
-        artifact = make()
-        self._done[key] = (artifact.reference, time.perf_counter() - start)
-        partial = self._path.with_suffix(".partial")
-        partial.write_text(json.dumps(self._done))
-        partial.replace(self._path)
-        return artifact
 
 
 def _gallery(

@@ -26,22 +26,7 @@ from sseg_core.losses.criterion import count_masks, criterion, mask_losses, mask
 from sseg_core.models.embedding import Model
 from sseg_core.pseudomask.generator import PseudoMaskGenerator
 from sseg_core.structures import Batch, SegmenterOutput
-
-
-@dataclass(frozen=True)
-class StepOutput:
-    """What one step leaves for the log; its tensors stay on the device.
-
-    Attributes:
-        scalars: `loss`, `contrastive`, `dice`, `focal` and `logit_scale`, of this rank's part of
-            the batch; their means over ranks are those of the whole batch.
-        finite: [B] bool, whether the features of the sample's image and text are finite numbers.
-        keys: the B sample keys of this rank.
-    """
-
-    scalars: dict[str, Tensor]
-    finite: Tensor
-    keys: tuple[str, ...]
+from sseg_core.training.step_output import StepOutput
 
 
 @dataclass(frozen=True)

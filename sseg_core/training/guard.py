@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sseg_core.distributed import all_of_ranks, max_over_ranks, rank
 from sseg_core.errors import TrainingError
-from sseg_core.training.contrastive_step import StepOutput
+from sseg_core.training.step_output import StepOutput
 
 _SHOWN_KEYS = 8
 

@@ -7,7 +7,7 @@ from math import ceil, inf
 from typing import Any
 
 from sseg_core.artifacts import Artifact, ArtifactStore
-from sseg_core.config import MasksConfig, PseudomaskConfig, TrainConfig, build_config
+from sseg_core.config import MasksConfig, PseudomaskConfig, RunConfig, build_config
 from sseg_core.data.order import ShardSet
 from sseg_core.data.urls import absolute, are_shards, check_url, expand_shards, is_url
 from sseg_core.errors import ArtifactError, ConfigError
@@ -204,7 +204,7 @@ def check_length(inputs: TrainInputs, batch_size: int, steps: int | None) -> Non
         )
 
 
-def share_of_batch(config: TrainConfig, processes: int) -> Share:
+def share_of_batch(config: RunConfig, processes: int) -> Share:
     """Return how `processes` share a batch.
 
     Raises:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from sseg_core.checkpoint import save_weights
-from sseg_core.config import TrainConfig
+from sseg_core.config import RunConfig
 from sseg_core.distributed import mean_over_ranks, of_first_rank, rank, world_size
 from sseg_core.errors import DataError, Stopped
-from sseg_core.structures import Batch
 from sseg_core.tracking import Progress
-from sseg_core.training.contrastive_step import StepOutput
 from sseg_core.training.guard import FiniteGuard
 from sseg_core.training.learner import Learner
 from sseg_core.training.optimizer import learning_rate, set_learning_rate
@@ -26,9 +25,19 @@ from sseg_core.training.probe import Probe
 from sseg_core.training.recorder import Recorder
 from sseg_core.training.run_state import RunState, Snapshots
 from sseg_core.training.signals import Signals
+from sseg_core.training.step_output import StepOutput
 
 BEST = "best.safetensors"
 """Weights of the best probe, beside those that are published."""
+
+
+class LoadedBatch(Protocol):
+    """What the loop asks of a batch."""
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """Samples passed over since the last batch, by reason."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ class Course:
         scratch: folder of what is not published.
     """
 
-    config: TrainConfig
+    config: RunConfig
     steps: int
     warmup_steps: int
     micro_batches: int
@@ -81,7 +90,7 @@ class Loop:
         if self.runs_ahead:
             learner.optimizer.found_inf = self.guard.blocked  # type: ignore[attr-defined]
 
-    def run(self, batches: Iterator[Batch]) -> None:
+    def run(self, batches: Iterator[LoadedBatch]) -> None:
         """Train to the last step.
 
         Raises:
@@ -113,7 +122,7 @@ class Loop:
                         "A checkpoint is written; the same command goes on from it.",
                     )
 
-    def _step(self, batches: Iterator[Batch]) -> None:
+    def _step(self, batches: Iterator[LoadedBatch]) -> None:
         """Fetch a batch and take one optimiser step on it."""
         step, learner = self.state.step, self.learner
         begin = time.perf_counter()

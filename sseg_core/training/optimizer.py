@@ -14,7 +14,7 @@ from sseg_core.models.backbone import Backbone
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """Return AdamW (S-Seg Table 5) over the parameters of `model` that are not frozen.
+    """Return AdamW (S-Seg Tables 5 and 6) over the parameters of `model` that are not frozen.
 
     Each group holds under `lr_scale` its share of the learning rate. It is 1 for all that is not
     in the backbone; of the backbone's L layers the one at depth l, from 0, has
@@ -57,11 +57,19 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def learning_rate(step: int, steps: int, warmup_steps: int, config: OptimConfig) -> float:
-    """Linear warm-up to `config.lr`, then half a cosine to `config.min_lr` (S-Seg Table 5)."""
+    """Return the learning rate of step number `step` of `steps`.
+
+    A linear warm-up to `config.lr`, then half a cosine (S-Seg Table 5) or the polynomial
+    (1 - t)^power (Table 6) down to `config.min_lr`, t going from 0 to 1 after the warm-up.
+    """
     if step < warmup_steps:
         return config.lr * (step + 1) / warmup_steps
     done = (step - warmup_steps) / max(1, steps - warmup_steps)
-    return config.min_lr + (config.lr - config.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
+    if config.schedule == "poly":
+        left = math.pow(1 - done, config.power)
+    else:
+        left = 0.5 * (1 + math.cos(math.pi * done))
+    return config.min_lr + (config.lr - config.min_lr) * left
 
 
 def _depths(model: nn.Module) -> dict[str, int]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
-from sseg_core.config import EvalConfig, ProbeConfig, TrainConfig
+from sseg_core.config import EvalConfig, ProbeConfig
 from sseg_core.data.images import ImageError
 from sseg_core.errors import DataError
 from sseg_core.evaluation.benchmarks.registry import open_benchmark
@@ -20,10 +21,12 @@ from sseg_core.evaluation.protocol import segmentation_protocol
 from sseg_core.evaluation.report.contact_sheet import Sample, contact_sheet, draw_sample
 from sseg_core.evaluation.rivals.checkpoint import CheckpointRival
 from sseg_core.evaluation.rivals.rival import Predictor, predictor
-from sseg_core.inference.segmenter import Segmenter, default_image_size
+from sseg_core.inference.segmenter import Segmenter
 from sseg_core.models.build import Model
-from sseg_core.text.tokenizer import Tokenizer
 from sseg_core.tracking import SILENT, Progress
+
+AsSegmenter = Callable[[nn.Module], Segmenter]
+"""Makes a segmenter of a network that may be in training."""
 
 
 class Probe:
@@ -35,14 +38,14 @@ class Probe:
 
     Args:
         config: which images.
-        train_config: of the model: its input size, its texts.
+        as_segmenter: makes a segmenter of a model in training.
 
     Raises:
         ConfigError: no such benchmark, or no root for one that needs it.
         DataError: its files are not where they should be, or none can be read.
     """
 
-    def __init__(self, config: ProbeConfig, train_config: TrainConfig) -> None:
+    def __init__(self, config: ProbeConfig, as_segmenter: AsSegmenter) -> None:
         self._eval = EvalConfig(
             benchmark=config.benchmark,
             root=config.root,
@@ -55,14 +58,12 @@ class Probe:
         for benchmark in (self._scored, self._drawn):
             if next(_readable(benchmark), None) is None:
                 raise DataError(f"No image of {benchmark.name} can be read.", "Check its files.")
-        self._image_size = default_image_size(train_config)
-        self._text = train_config.model.text
+        self._as_segmenter = as_segmenter
         self._protocol = segmentation_protocol(self._eval, self._benchmark)
         assert self._protocol.view is not None
         self._view = self._protocol.view
-        self._tokenizer = Tokenizer(self._text.context_length)
 
-    def score(self, model: Model, progress: Progress = SILENT) -> dict[str, float]:
+    def score(self, model: nn.Module, progress: Progress = SILENT) -> dict[str, float]:
         """Return `probe_miou` and `probe_accuracy` in percent, 0 where nothing counts.
 
         Raises:
@@ -83,7 +84,7 @@ class Probe:
         values = {"probe_miou": scores.miou, "probe_accuracy": scores.pixel_accuracy}
         return {name: round(float(np.nan_to_num(value)), 2) for name, value in values.items()}
 
-    def pictures(self, model: Model) -> Image.Image:
+    def pictures(self, model: nn.Module) -> Image.Image:
         """Return one sheet of the first images: each photo, what the model sees, and the truth.
 
         Raises:
@@ -96,9 +97,8 @@ class Probe:
             raise DataError(f"No image of {self._drawn.name} can be read.", "Check its files.")
         return contact_sheet(samples, self._drawn.class_names)
 
-    def _predictor(self, model: Model) -> Predictor:
-        segmenter = Segmenter(model, self._tokenizer, self._image_size, self._text.template)
-        rival = CheckpointRival(segmenter, self._view)
+    def _predictor(self, model: nn.Module) -> Predictor:
+        rival = CheckpointRival(self._as_segmenter(model), self._view)
         return predictor(rival, self._protocol.vocabulary)
 
     def _draw(self, example: Example, predict: Predictor) -> Sample:
@@ -115,13 +115,13 @@ def _readable(benchmark: Benchmark) -> Iterator[Example]:
 
 
 @contextmanager
-def _undisturbed(model: Model) -> Iterator[None]:
+def _undisturbed(model: nn.Module) -> Iterator[None]:
     """Compute in full precision, and leave the model and the generators as they are."""
-    device = model.mean.device
+    device = next(model.parameters()).device
     modes = [(module, module.training) for module in model.modules()]
     # A forward pass holds the temperature at its limit, and an average of the weights would
     # take another course from there.
-    scale = model.logit_scale.detach().clone()
+    scale = getattr(model, "logit_scale", torch.empty(0)).detach().clone()
     try:
         with (
             torch.random.fork_rng([device] if device.type == "cuda" else []),
@@ -131,5 +131,6 @@ def _undisturbed(model: Model) -> Iterator[None]:
     finally:
         for module, was_training in modes:
             module.training = was_training
-        with torch.no_grad():
-            model.logit_scale.copy_(scale)
+        if isinstance(model, Model):
+            with torch.no_grad():
+                model.logit_scale.copy_(scale)

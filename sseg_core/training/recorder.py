@@ -24,6 +24,9 @@ METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 SAMPLES = "samples"
 
+TERMS = ("loss", "contrastive", "dice", "focal", "cross_entropy", "auxiliary", "accuracy")
+"""Losses and the like of a step, by the names that runs have for them."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -91,13 +94,14 @@ class Recorder:
         self._write({"step": step, **values, **speed})
         for sentence in self.watch.update(step, values):
             self._progress.message(f"warning: {sentence}")
-        shown = {name: f"{values[name]:.3f}" for name in ("loss", "contrastive", "dice", "focal")}
+        shown = {name: f"{values[name]:.3f}" for name in TERMS if name in values}
+        if "logit_scale" in values:
+            shown["scale"] = f"{values['logit_scale']:.1f}"
         self._progress.advance(
             0,
             **shown,
             grad_norm=f"{values['grad_norm']:.2f}",
             lr=f"{values['lr']:.2e}",
-            scale=f"{values['logit_scale']:.1f}",
             images_s=f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}",
             wait=f"{100 * wait:.0f} %",
             memory=f"{memory / 1000:.1f} GB",

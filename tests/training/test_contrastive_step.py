@@ -27,7 +27,8 @@ from sseg_core.models.embedding import Model
 from sseg_core.pseudomask.generator import PseudoMaskGenerator
 from sseg_core.structures import IGNORE_LABEL, Batch, MaskOutput, SegmenterOutput
 from sseg_core.text.encoder import TextEncoder
-from sseg_core.training.contrastive_step import ContrastiveStep, StepOutput
+from sseg_core.training.contrastive_step import ContrastiveStep
+from sseg_core.training.step_output import StepOutput
 
 K = 4
 CPU = torch.device("cpu")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sseg_core.errors import TrainingError
-from sseg_core.training.contrastive_step import StepOutput
 from sseg_core.training.guard import FiniteGuard
+from sseg_core.training.step_output import StepOutput
 
 
 def output(loss: float, finite: tuple[bool, ...] = (True, True)) -> StepOutput:

@@ -10,6 +10,7 @@ import timm
 import torch
 from timm.optim import param_groups_layer_decay
 from torch import nn
+from transformers import get_polynomial_decay_schedule_with_warmup
 
 from sseg_core.config import BackboneConfig, DecoderConfig, ModelConfig, OptimConfig, TextConfig
 from sseg_core.errors import ConfigError
@@ -63,6 +64,27 @@ def test_the_schedule_is_torchs_cosine_after_a_linear_warmup() -> None:
         optimizer.step()
         cosine.step()
     assert learning_rate(0, 1, 0, config) == 0.1
+
+
+@pytest.mark.parametrize("power", [1.0, 0.9, 2.0])
+def test_the_polynomial_is_that_of_transformers(power: float) -> None:
+    """Step by step equal to its schedule, whose warm-up begins with a rate of 0, one step before.
+
+    S-Seg Table 6: 1,500 iterations of warm-up, polynomial decay.
+    """
+    config = OptimConfig(schedule="poly", lr=1e-4, min_lr=1e-6, power=power)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-4)
+    theirs = get_polynomial_decay_schedule_with_warmup(
+        optimizer, num_warmup_steps=15, num_training_steps=200, lr_end=1e-6, power=power
+    )
+    for step in range(200):
+        if step < 15:
+            optimizer.step(), theirs.step()
+        assert learning_rate(step, 200, 15, config) == pytest.approx(theirs.get_last_lr()[0])
+        if step >= 15:
+            optimizer.step(), theirs.step()
+    halfway = learning_rate(15 + (200 - 15) // 2, 200, 15, config)
+    assert halfway == pytest.approx(1e-6 + (1e-4 - 1e-6) * (93 / 185) ** power)
 
 
 def test_without_layer_decay_there_are_two_groups(swin: Model) -> None:

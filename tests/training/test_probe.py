@@ -33,6 +33,7 @@ from sseg_core.inference.segmenter import give_segments
 from sseg_core.models.build import Model, build_model
 from sseg_core.models.sseg import SSeg
 from sseg_core.stages import evaluate
+from sseg_core.stages.train import as_segmenter
 from sseg_core.structures import MaskOutput
 from sseg_core.training.probe import Probe
 
@@ -104,7 +105,7 @@ def _generators() -> list[object]:
 @pytest.mark.parametrize("autocast", [False, True])
 def test_a_run_learns_the_same_with_probes_as_without(*, autocast: bool) -> None:
     """Weights, batch statistics, gradients, modes and every generator stay, bit for bit."""
-    probe = Probe(TWO_SCENES, CONFIG)
+    probe = Probe(TWO_SCENES, as_segmenter(CONFIG))
 
     def run(look: Callable[[Model], object]) -> tuple[Model, list[Tensor]]:
         model = _model()
@@ -138,13 +139,13 @@ def test_a_network_that_draws_numbers_gets_them_back(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(SSeg, "encode_images", encode_with_noise)
     before = _generators()
-    Probe(TWO_SCENES, CONFIG).score(model)
+    Probe(TWO_SCENES, as_segmenter(CONFIG)).score(model)
     assert _generators() == before
 
 
 def test_a_probe_restores_the_model_when_it_fails(voc: Path) -> None:
     """The files are gone: one sentence says so, and the model goes on learning."""
-    probe = Probe(ProbeConfig(benchmark="voc2012", root=str(voc), limit=3), CONFIG)
+    probe = Probe(ProbeConfig(benchmark="voc2012", root=str(voc), limit=3), as_segmenter(CONFIG))
     shutil.rmtree(voc)
     model = _model()
     with pytest.raises(DataError, match="No image of voc2012 c"):
@@ -172,7 +173,7 @@ def test_the_score_is_that_of_eval(
         values = {name: getattr(asked, name) for name in ("benchmark", "root", "split", "limit")}
         stats = evaluate.run(EvalConfig(**values), store, device="cpu").manifest.stats
         with torch.autocast("cpu", torch.bfloat16):  # as in training; eval has full precision
-            scores = Probe(asked, config).score(model)
+            scores = Probe(asked, as_segmenter(config)).score(model)
         assert seen == {torch.float32}
         assert scores == {"probe_miou": stats["miou"], "probe_accuracy": stats["pixel_accuracy"]}
 
@@ -180,20 +181,20 @@ def test_the_score_is_that_of_eval(
 def test_what_is_missing_is_refused_before_the_first_step(voc: Path, tmp_path: Path) -> None:
     """No such benchmark, no folder, an empty folder, or nothing but damaged files."""
     with pytest.raises(ConfigError, match="no benchmark 'voc'"):
-        Probe(ProbeConfig(benchmark="voc"), CONFIG)
+        Probe(ProbeConfig(benchmark="voc"), as_segmenter(CONFIG))
     with pytest.raises(ConfigError, match="needs its folder"):
-        Probe(ProbeConfig(benchmark="voc2012"), CONFIG)
+        Probe(ProbeConfig(benchmark="voc2012"), as_segmenter(CONFIG))
     with pytest.raises(DataError, match="There is no folder"):
-        Probe(ProbeConfig(benchmark="voc2012", root=str(tmp_path / "none")), CONFIG)
+        Probe(ProbeConfig(benchmark="voc2012", root=str(tmp_path / "none")), as_segmenter(CONFIG))
     with pytest.raises(DataError, match="No image of voc2012 can be read"):
-        Probe(ProbeConfig(benchmark="voc2012", root=str(voc), limit=1), CONFIG)
+        Probe(ProbeConfig(benchmark="voc2012", root=str(voc), limit=1), as_segmenter(CONFIG))
 
 
 def test_pictures_leave_out_what_cannot_be_read(voc: Path) -> None:
     """Of three images one is damaged: two rows, more than the one image that is scored."""
     config = ProbeConfig(benchmark="voc2012", root=str(voc), limit=2, pictures=3)
-    two = Probe(config, CONFIG).pictures(_model())
-    one = Probe(config.model_copy(update={"pictures": 2}), CONFIG).pictures(_model())
+    two = Probe(config, as_segmenter(CONFIG)).pictures(_model())
+    one = Probe(config.model_copy(update={"pictures": 2}), as_segmenter(CONFIG)).pictures(_model())
     assert two.width == one.width
     assert 150 < two.height - one.height < 250  # a picture of 160 pixels and its line of text
 
@@ -204,7 +205,7 @@ def test_pictures_show_the_truth_of_a_benchmark_with_background(voc: Path) -> No
     model = _model()
     with torch.no_grad():
         model.logit_scale.fill_(0)  # so unsure that all is background
-    sheet = np.array(Probe(config, CONFIG).pictures(model)).astype(int)
+    sheet = np.array(Probe(config, as_segmenter(CONFIG)).pictures(model)).astype(int)
     photo, prediction, truth = (sheet[48:208, left : left + 240] for left in (18, 264, 510))
     assert np.array_equal(photo, prediction)
     assert (truth[:, 81:91] == 255).all()
@@ -232,7 +233,7 @@ def test_a_model_that_reads_pseudo_masks_is_probed() -> None:
     )
     model = _model(config)
     give_segments(model, masks)
-    probe = Probe(TWO_SCENES, config)
+    probe = Probe(TWO_SCENES, as_segmenter(config))
     assert 0 <= probe.score(model)["probe_miou"] <= 100
     assert probe.pictures(model).width > 3 * 240
     assert model.training
