@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from sseg_cli.commands import artifacts, demo, download, evaluate, predict, pseudomask, train
+from sseg_cli.commands import (
+    artifacts,
+    demo,
+    download,
+    evaluate,
+    predict,
+    pseudomask,
+    selftrain,
+    train,
+)
 from sseg_cli.options import Settings, guarded
 
 app = typer.Typer(
@@ -48,8 +57,8 @@ def root(
 ) -> None:
     """Segment any photo with any words, learned from images and captions alone.
 
-    The stages: download -> pseudomask -> train -> eval -> predict. Each writes a versioned
-    artifact that the next one takes up.
+    The stages: download -> pseudomask -> train -> selftrain -> eval -> predict. Each writes a
+    versioned artifact that the next one takes up.
     """
     context.obj = Settings(store=store or Path("sseg-artifacts"), debug=debug)
 
@@ -59,6 +68,7 @@ for command, name, epilog in (
     (download.download, "download", download.EXAMPLES),
     (pseudomask.pseudomask, "pseudomask", pseudomask.EXAMPLES),
     (train.train, "train", train.EXAMPLES),
+    (selftrain.selftrain, "selftrain", selftrain.EXAMPLES),
     (evaluate.evaluate, "eval", evaluate.EXAMPLES),
     (predict.predict, "predict", predict.EXAMPLES),
     (artifacts.artifacts, "artifacts", artifacts.EXAMPLES),

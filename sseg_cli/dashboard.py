@@ -1,4 +1,4 @@
-"""What `sseg train` draws while it runs: one panel that is redrawn in place."""
+"""What stages draw that train or score: one panel that is redrawn in place."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ LABELS = {
     "contrastive": "contrastive",
     "dice": "dice",
     "focal": "focal",
+    "cross_entropy": "cross-entropy",
+    "auxiliary": "auxiliary",
+    "accuracy": "accuracy",
     "lr": "learning rate",
     "grad_norm": "gradient norm",
     "scale": "temp. scale",

@@ -147,14 +147,28 @@ class ArtifactStore:
                 Path(f"{folder}.lock").unlink(missing_ok=True)
 
     def shared_draft(
-        self, kind: Kind, name: str, config: dict[str, Any], parents: Sequence[Artifact] = ()
+        self,
+        kind: Kind,
+        name: str,
+        config: dict[str, Any],
+        parents: Sequence[Artifact] = (),
+        *,
+        identity: dict[str, Any] | None = None,
     ) -> SharedDraft:
         """Open the working folder of an artifact that several processes may make together.
+
+        Args:
+            kind: of the artifact.
+            name: likewise.
+            config: as its manifest holds it.
+            parents: what it is made from.
+            identity: what the command is known by, as JSON values, where that is not `config`
+                alone: what it found in files of the user, less what does not change its work.
 
         Raises:
             ArtifactError: the name is unusable, or the store cannot be written.
         """
-        folder = self._work_folder(kind, name, config, parents)
+        folder = self._work_folder(kind, name, config if identity is None else identity, parents)
         self._make_home(folder.parent)
         return SharedDraft(folder, kind=kind, name=name, config=config, parents=parents)
 

@@ -66,6 +66,7 @@ class Manifest(BaseModel):
 HOW_TO_MAKE: Mapping[str, str] = {
     "pairs": "Make one with: sseg download toyworld",
     "masks": "Make one with: sseg pseudomask",
+    "labels": "Make some with: sseg selftrain --benchmark NAME",
     "checkpoint": "Train one with: sseg train, or see it all in minutes with: sseg demo",
 }
 

@@ -14,11 +14,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 IGNORE_LABEL = 255
 """Label-map value of a pixel that belongs to no segment or class (VOC's void)."""
+
+BACKGROUND = -1
+"""Label of a pixel that shows none of the classes, beside class indices from 0."""
+
+VOID = -2
+"""Label of a pixel that does not count: nobody knows its class, or it has none."""
+
+LabelMap = npt.NDArray[np.int16]
+"""[H, W] class index, `BACKGROUND` or `VOID`."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,16 @@ class Batch:
             skipped=self.skipped,
         )
 
+    def pinned(self) -> Batch:
+        """Return the same batch with its tensors where a GPU copies from them directly."""
+        maps = self.label_maps
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            label_maps=None if maps is None else maps.pin_memory(),
+            token_ids=self.token_ids.pin_memory(),
+        )
+
 
 @dataclass(frozen=True)
 class LabelledBatch:
@@ -58,8 +79,7 @@ class LabelledBatch:
 
     Attributes:
         images: [B, 3, H, W] uint8 from the loader; float RGB in [0, 1] after augmentation.
-        label_maps: [B, H, W] int16 class index, -1 for background, -2 where the pixel does not
-            count.
+        label_maps: [B, H, W] int16 class index, `BACKGROUND` or `VOID`.
         keys: the B image keys, to name an image in an error.
         skipped: images passed over since the last batch, by reason.
     """
@@ -75,6 +95,12 @@ class LabelledBatch:
             self,
             images=self.images.to(device, non_blocking=True),
             label_maps=self.label_maps.to(device, non_blocking=True),
+        )
+
+    def pinned(self) -> LabelledBatch:
+        """Return the same batch with its tensors where a GPU copies from them directly."""
+        return replace(
+            self, images=self.images.pin_memory(), label_maps=self.label_maps.pin_memory()
         )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,5 +65,45 @@ def make_checkpoint() -> Callable[[ArtifactStore], Artifact]:
         with store.draft("checkpoint", "random", config.model_dump(mode="json")) as draft:
             save_weights(model, draft.path / WEIGHTS)
             return draft.publish({"steps": 0})
+
+    return make
+
+
+@pytest.fixture
+def make_student() -> Callable[..., Artifact]:
+    """Publishes a checkpoint with the weights of an untrained student of some classes."""
+    import torch
+
+    from sseg_core.checkpoint import WEIGHTS, save_weights
+    from sseg_core.config import BackboneConfig, CropConfig, StudentConfig, UperNetConfig
+    from sseg_core.models.student import build_student
+
+    def make(
+        store: ArtifactStore,
+        names: Sequence[str],
+        *,
+        background: bool,
+        name: str = "plus",
+        backbone: dict[str, Any] | None = None,
+        stats: dict[str, Any] | None = None,
+    ) -> Artifact:
+        config = StudentConfig(
+            model=UperNetConfig(
+                backbone=BackboneConfig(name="resnet10t", out_indices=(1, 2, 3)),
+                channels=8,
+                auxiliary=False,
+                class_names=tuple(names),
+                has_background=background,
+            ),
+            loader=CropConfig(short_side=64),
+        )
+        torch.manual_seed(0)
+        student = build_student(config.model)
+        start = config.model.backbone.model_copy(update=backbone or {})
+        model = config.model.model_copy(update={"backbone": start})
+        values = config.model_copy(update={"model": model}).model_dump(mode="json")
+        with store.draft("checkpoint", name, values) as draft:
+            save_weights(student, draft.path / WEIGHTS)
+            return draft.publish({"steps": 0, **(stats or {})})
 
     return make

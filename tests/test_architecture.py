@@ -20,11 +20,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("draft", "overrides"),
     ("shared_draft",),
     ("artifacts",),
-    ("recipes", "checkpoint", "tracking"),
+    ("recipes", "student_recipes", "checkpoint", "tracking", "group_draft"),
     ("data", "text", "losses", "models"),
     ("pseudomask",),
     ("inference",),
     ("evaluation", "export"),
+    ("labelling",),
     ("training",),
     ("stages",),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -137,32 +136,11 @@ def evaluate(
         return
     from sseg_cli.processes.joined import make_artifact
 
-    made = make_artifact(_evaluate, (configuration, root_of_store, name), processes, device)
+    made = make_artifact(
+        "evaluate", configuration, root_of_store, name, processes=processes, device=device
+    )
     if made is not None:
         _show(made, as_json=as_json)
-
-
-def _evaluate(
-    configuration: EvalConfig, root: Path, name: str | None, device: str
-) -> tuple[Path, int]:
-    """Score in this process, alone or as the rank that its environment names.
-
-    Returns the folder of the scores, and the rank.
-    """
-    from sseg_cli.console import show_progress
-    from sseg_cli.processes.joined import joined
-    from sseg_core.artifacts import ArtifactStore
-    from sseg_core.stages import evaluate as stage
-    from sseg_core.tracking import SILENT
-
-    with (
-        joined(device) as (own_device, rank),
-        show_progress() if rank == 0 else nullcontext(SILENT) as progress,
-    ):
-        made = stage.run(
-            configuration, ArtifactStore(root), name=name, device=own_device, progress=progress
-        )
-    return made.path, rank
 
 
 def _compare(runs: list[str], root: Path, name: str | None, *, as_json: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,33 +93,10 @@ def train(
         return
     from sseg_cli.processes.joined import make_artifact
 
-    made = make_artifact(_train, (configuration, root, name), processes, device)
+    made = make_artifact("train", configuration, root, name, processes=processes, device=device)
     if made is not None:
         next_step = 'sseg predict PHOTO.jpg --classes "house, tree"'
         show_artifact(made, next_step, as_json=as_json)
-
-
-def _train(
-    configuration: TrainConfig, root: Path, name: str | None, device: str
-) -> tuple[Path, int]:
-    """Train in this process, alone or as the rank that its environment names.
-
-    Returns the folder of the checkpoint, and the rank.
-    """
-    from sseg_cli.dashboard import show_training
-    from sseg_cli.processes.joined import joined
-    from sseg_core.artifacts import ArtifactStore
-    from sseg_core.stages import train as stage
-    from sseg_core.tracking import SILENT
-
-    with (
-        joined(device) as (own_device, rank),
-        show_training() if rank == 0 else nullcontext(SILENT) as progress,
-    ):
-        made = stage.run(
-            configuration, ArtifactStore(root), name=name, device=own_device, progress=progress
-        )
-    return made.path, rank
 
 
 def _planned(

@@ -111,24 +111,35 @@ class StudentConfig(RunConfig):
             schedule="poly", lr=1e-4, weight_decay=0.05, layer_decay=0.7, warmup_steps=1500
         )
     )
+    hold_out: int = Field(
+        100,
+        ge=0,
+        description="labelled images kept from training, a tenth at most, on which the student is "
+        "compared with its teacher",
+    )
     batch_size: int = Field(16, ge=2, description="images per step, of all processes together")
     steps: int = Field(20_000, ge=1, description="training steps")
 
 
-class SelftrainConfig(Config):
+class SelftrainConfig(StudentConfig):
     """`sseg selftrain`: rounds of a teacher that labels and a student that learns (S-Seg+)."""
 
     label: LabelConfig = Field(default_factory=LabelConfig)
-    student: StudentConfig = Field(default_factory=StudentConfig)
     rounds: int = Field(1, ge=1, description="the student of a round is the teacher of the next")
     min_growth: float = Field(
         0.5,
         ge=0,
-        description="points by which the agreement of student and teacher on held-out images must "
-        "grow from round to round; else no further round follows",
+        description="points by which the agreement of student and teacher must grow from round to "
+        "round; else no further round follows",
     )
     eval_split: str = Field("val", description="split on which teacher and students are scored")
     eval_limit: int | None = Field(None, ge=1, description="score only the first images")
+
+    @property
+    def student(self) -> StudentConfig:
+        """The part that a student's checkpoint keeps."""
+        fields = StudentConfig.model_fields
+        return StudentConfig(**{name: getattr(self, name) for name in fields})
 
 
 def build_checkpoint_config(values: dict[str, Any]) -> TrainConfig | StudentConfig:

@@ -29,6 +29,11 @@ from sseg_core.errors import DataError, printable
 RGBImage = npt.NDArray[np.uint8]
 """[H, W, 3] uint8 RGB."""
 
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
+)
+"""What is taken from a folder; a file that is named itself may be called anything."""
+
 # The readers by signature. Calling them directly, rather than Image.open, keeps every other format
 # of Pillow out (EPS starts Ghostscript) and leaves the pixel limit to us: Pillow's is one global.
 _READERS: tuple[tuple[re.Pattern[bytes], type[ImageFile]], ...] = (
@@ -50,7 +55,7 @@ class ImageError(DataError):
 
     Attributes:
         reason: why, in one or two words to count by: empty, unsupported, corrupt, truncated,
-            too large, unreadable; bad truth for a label image.
+            too large, unreadable; bad truth for a label image, bad label for what a teacher said.
         problem: why, as the rest of a sentence that starts with the image.
     """
 
@@ -58,6 +63,7 @@ class ImageError(DataError):
         hint = {
             "too large": "Make it smaller, or raise the limit with --set max_pixels=N.",
             "bad truth": "Check the label image, or fetch it again.",
+            "bad label": "Make the labels again: sseg selftrain",
         }.get(reason, "Check the file, or save it again as JPEG or PNG.")
         super().__init__(f"{subject} {problem}.", hint)
         self.reason = reason

@@ -6,20 +6,15 @@ Every process of a run (a rank) has its own stream of batches, which its workers
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-import sys
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import count, islice
 
-import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from sseg_core.config import LoaderConfig
 from sseg_core.data.batches import BatchMaker, DecodedSample, TokenizerCall
+from sseg_core.data.delivery import Delivery, delivered
 from sseg_core.data.order import (
     UNREADABLE_SHARD,
     SampleOrder,
@@ -28,11 +23,11 @@ from sseg_core.data.order import (
     listed,
     shard_length,
 )
+from sseg_core.data.skip_rate import JUDGED_AFTER, check_skip_rate
 from sseg_core.errors import DataError, SsegError
 from sseg_core.structures import Batch
 
 _CHUNK_SAMPLES = 16_384  # a resumed run reads fewer than this in vain: 2 to 4 seconds
-_JUDGED_AFTER = 200  # samples before the share of unusable ones means something
 
 
 def make_loader(
@@ -89,51 +84,10 @@ def make_loader(
         rank=rank,
         world_size=world_size,
     )
-    return _received(
-        DataLoader(
-            stream,
-            batch_size=None,
-            num_workers=config.workers,
-            pin_memory=pin_memory,
-            worker_init_fn=leave_signals_to_parent,
-            # Of its own: the loader must not draw from the generator that a resumed run restores.
-            generator=torch.Generator(),
-        )
-    )
+    return delivered(stream, config.workers, pin_memory=pin_memory)
 
 
-@dataclass(frozen=True)
-class Delivery:
-    """What a worker sends: a batch, or the error that ends its stream.
-
-    An error is sent, not raised: torch would bury its sentence in a worker's traceback.
-    """
-
-    content: Batch | SsegError
-
-    def pin_memory(self) -> Delivery:
-        """Return the same with pinned tensors; the DataLoader calls this."""
-        batch = self.content
-        if isinstance(batch, SsegError):
-            return self
-        maps = batch.label_maps
-        pinned = replace(
-            batch,
-            images=batch.images.pin_memory(),
-            label_maps=None if maps is None else maps.pin_memory(),
-            token_ids=batch.token_ids.pin_memory(),
-        )
-        return Delivery(pinned)
-
-
-def _received(loader: DataLoader[Delivery]) -> Iterator[Batch]:
-    for delivery in loader:
-        if isinstance(delivery.content, SsegError):
-            raise delivery.content
-        yield delivery.content
-
-
-class BatchStream(IterableDataset[Delivery]):
+class BatchStream(IterableDataset[Delivery[Batch]]):
     """One worker's share of a rank's batches: every W-th of W workers."""
 
     def __init__(
@@ -145,7 +99,7 @@ class BatchStream(IterableDataset[Delivery]):
         self._rank = rank
         self._world_size = world_size
 
-    def __iter__(self) -> Iterator[Delivery]:
+    def __iter__(self) -> Iterator[Delivery[Batch]]:
         """Yield the batches of this worker; the DataLoader takes one of each worker in turn."""
         worker = get_worker_info()
         workers = 1 if worker is None else worker.num_workers
@@ -178,7 +132,10 @@ class BatchStream(IterableDataset[Delivery]):
                 decoded = self._maker.decode(items, counts)
                 usable += len(decoded)
                 skipped.update(counts)
-                self._check_skip_rate(usable, skipped)
+                bad = skipped.total() - skipped[UNREADABLE_SHARD]
+                check_skip_rate(
+                    bad, usable, skipped, self._maker.config.max_skip_rate, "pairs and masks"
+                )
                 if not decoded:
                     decoded = substitute = substitute or self._substitute(chunk)
                 rng = generator(self._order.seed, "batch", number * parts + part)
@@ -188,55 +145,10 @@ class BatchStream(IterableDataset[Delivery]):
     def _substitute(self, chunk: int) -> list[DecodedSample]:
         """Return one usable sample, the same for a chunk, for a batch that has none."""
         counts: Counter[str] = Counter()
-        for item in islice(self._order.chunk(chunk, Counter()), _JUDGED_AFTER):
+        for item in islice(self._order.chunk(chunk, Counter()), JUDGED_AFTER):
             if decoded := self._maker.decode([item], counts):
                 return decoded
         raise DataError(
             f"{counts.total()} samples in a row are unusable{listed(counts)}.",
             "Make the pairs and masks again: sseg download, sseg pseudomask",
         )
-
-    def _check_skip_rate(self, usable: int, skipped: Counter[str]) -> None:
-        bad = skipped.total() - skipped[UNREADABLE_SHARD]
-        limit = self._maker.config.max_skip_rate
-        if bad + usable >= _JUDGED_AFTER and bad > limit * (bad + usable):
-            raise DataError(
-                f"{bad} of {bad + usable} samples are unusable, more than max_skip_rate={limit}"
-                f" allows{listed(skipped)}.",
-                "Make the pairs and masks again, or set loader.max_skip_rate higher.",
-            )
-
-
-def leave_signals_to_parent(worker: int) -> None:
-    """Let a worker live through the signals that end or checkpoint its run.
-
-    Schedulers and torch's launcher send them to all processes; a worker that died of one would
-    take along the step after which its parent wants to save. Only the parent's own SIGTERM, with
-    which torch ends a worker that hangs, counts.
-
-    Args:
-        worker: number of the worker.
-    """
-    # The thread that hands over batches would print a traceback where the parent was killed; errors
-    # of the worker itself travel to the parent another way.
-    sys.excepthook = _say_nothing
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if sys.platform == "linux":
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        name = f"signals of loader worker {worker}"
-        threading.Thread(target=_end_when_parent_says, name=name, daemon=True).start()
-
-
-def _say_nothing(*_: object) -> None:
-    pass
-
-
-def _end_when_parent_says() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None  # a worker has one
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
-        pass
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    signal.raise_signal(signal.SIGTERM)

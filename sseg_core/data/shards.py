@@ -108,18 +108,33 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]], *, compress: boo
             else:
                 _write_members(stream, members)
     except OSError as error:
-        raise DataError(
-            f"Cannot write {path}: {(error.strerror or 'unknown error').lower()}.",
-            "Free some space or choose another --store, and run the same command again.",
-        ) from error
+        raise cannot_write(path, error) from error
+
+
+def open_tar(stream: IO[bytes] | gzip.GzipFile) -> tarfile.TarFile:
+    """Return a tar file that is written to `stream`, for `add_member`."""
+    return tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT)
+
+
+def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add a file to a tar; its name has at most 100 bytes."""
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))
+
+
+def cannot_write(path: Path, error: OSError) -> DataError:
+    """Return what to raise where a shard cannot be written."""
+    return DataError(
+        f"Cannot write {path}: {(error.strerror or 'unknown error').lower()}.",
+        "Free some space or choose another --store, and run the same command again.",
+    )
 
 
 def _write_members(stream: IO[bytes] | gzip.GzipFile, members: Iterable[tuple[str, bytes]]) -> None:
-    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    with open_tar(stream) as tar:
         for name, content in members:
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
+            add_member(tar, name, content)
 
 
 def read_shard(shard: Path | str, skipped: Counter[str] | None = None) -> Iterator[Sample]:

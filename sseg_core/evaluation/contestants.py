@@ -13,7 +13,12 @@ from sseg_core.device import pick_device
 from sseg_core.errors import ConfigError
 from sseg_core.evaluation.evaluator import Rule
 from sseg_core.evaluation.examples import Benchmark
-from sseg_core.evaluation.protocol import oracle_protocol, segmentation_protocol
+from sseg_core.evaluation.protocol import (
+    SegmentationProtocol,
+    oracle_protocol,
+    segmentation_protocol,
+    without_meaning,
+)
 from sseg_core.evaluation.rivals import pseudomask_clip
 from sseg_core.evaluation.rivals.oracle import Oracle
 from sseg_core.evaluation.rivals.plugin import Plugin
@@ -26,8 +31,8 @@ from sseg_core.pseudomask.features import resolve_features
 ORACLE = "oracle:"
 
 _NOT_FOR_ORACLES = (
-    "weights", "image_size", "window", "stride", "templates", "logit_scale", "refine",
-    "class_words", "threshold", "background_words", "sweep_threshold",
+    "weights", "image_size", "window", "stride", "scales", "flip", "templates", "logit_scale",
+    "refine", "class_words", "threshold", "background_words", "sweep_threshold",
 )  # fmt: skip
 
 
@@ -65,7 +70,8 @@ def contestant(
     """Open the model that `config` names.
 
     Raises:
-        ConfigError: no such model, features or protocol, or an option that does not go with it.
+        ConfigError: no such model, features or protocol, an option that does not go with it, or a
+            class that a student does not know.
         ArtifactError: its checkpoint or weights are not at hand.
     """
     if config.model is not None and config.model.startswith(ORACLE):
@@ -95,17 +101,24 @@ def contestant(
         weights=config.weights,
         generator=config.oracle,
     )
-    protocol = protocol.seen_by(rival.view)
+    protocol = protocol.followed_by(rival)
+    if protocol.background == "class" and config.sweep_threshold:
+        raise without_meaning("sweep_threshold", protocol.background)
     return Contestant(
         reference=rival.reference,
         predict=predictor(rival, protocol.vocabulary),
         protocol=protocol.as_json(),
         rule=replace(protocol.rule, sweep=config.sweep_threshold),
         parents=tuple(rival.parents),
-        notes=(*rival.notes, *_digests(config, rival)),
+        notes=(*rival.notes, *_digests(config, rival), *_own_background(protocol)),
         batch_size=config.batch_size,
         resumable=not isinstance(rival, Plugin) and config.weights is None,
     )
+
+
+def _own_background(protocol: SegmentationProtocol) -> Iterator[str]:
+    if protocol.background == "class":
+        yield "it tells background apart by itself: no threshold has a part in that"
 
 
 def _digests(config: EvalConfig, rival: Rival) -> Iterator[str]:

@@ -118,7 +118,7 @@ def evaluate(
         predictions = predict(batch)
         result.seconds += time.perf_counter() - begin
         for example, prediction in zip(batch, predictions, strict=True):
-            _check(prediction, example, len(benchmark.class_names))
+            check_prediction(prediction, example, len(benchmark.class_names))
             truth = _as_labels(example.truth, first)
             result.confident |= prediction.confidence is not None
             if rule.sweep and prediction.confidence is not None:
@@ -157,7 +157,7 @@ def _as_labels(label_map: LabelMap, first: int) -> LabelMap:
     return labels
 
 
-def _check(prediction: Prediction, example: Example, num_classes: int) -> None:
+def check_prediction(prediction: Prediction, example: Example, num_classes: int) -> None:
     """Refuse what a stranger's model may return.
 
     Raises:

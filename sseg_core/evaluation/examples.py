@@ -1,23 +1,15 @@
-"""What a benchmark is: images with true label maps, loaded one at a time."""
+"""What a benchmark is: images with true label maps, read one at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
-from sseg_core.data.images import RGBImage
-from sseg_core.inference.combine import BACKGROUND
+from sseg_core.data.images import ImageError, RGBImage
+from sseg_core.errors import printable
+from sseg_core.structures import BACKGROUND, VOID, LabelMap
 
 __all__ = ["BACKGROUND", "VOID", "Benchmark", "Example", "LabelMap"]
-
-VOID = -2
-"""Label of a pixel that does not count: nobody knows its class, or it has none."""
-
-LabelMap = npt.NDArray[np.int16]
-"""[H, W] class index, `BACKGROUND` or `VOID`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +31,8 @@ class Example:
 class Benchmark:
     """A set of examples and what their labels mean.
 
+    Image and truth are read apart: those who need no truth never open it.
+
     Attributes:
         name: as in `sseg eval --benchmark`.
         split: of the benchmark.
@@ -46,7 +40,9 @@ class Benchmark:
             the benchmark's own label values.
         has_background: some pixels are known to show none of the classes.
         keys: of the examples, in order.
-        load: returns the example of a key; raises ImageError if its files are damaged.
+        image: returns the [H, W, 3] uint8 RGB image of a key; raises ImageError if its file is
+            damaged. It can be pickled, for loader processes.
+        truth: the same for the [H, W] label map of a key.
         subsets: groups of classes that get a mean IoU of their own, by name.
         source: what the truth was read from, where there are several ways, in a few words.
     """
@@ -55,13 +51,27 @@ class Benchmark:
     class_names: tuple[str, ...]
     has_background: bool
     keys: tuple[str, ...]
-    load: Callable[[str], Example]
+    image: Callable[[str], RGBImage]
+    truth: Callable[[str], LabelMap]
     split: str = "val"
     subsets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     source: str = ""
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def load(self, key: str) -> Example:
+        """Return the example of a key.
+
+        Raises:
+            ImageError: image or truth is damaged, or they are not of the same size.
+        """
+        image, truth = self.image(key), self.truth(key)
+        if truth.shape != image.shape[:2]:
+            (height, width), (rows, columns) = image.shape[:2], truth.shape
+            problem = f"has a truth of {columns} x {rows} pixels, but is {width} x {height} itself"
+            raise ImageError("bad truth", problem, f"The image {printable(key)}")
+        return Example(key, image, truth)
 
     def __iter__(self) -> Iterator[Example]:
         return map(self.load, self.keys)

@@ -44,6 +44,8 @@ class Preset:
         values = {**general, **self._table.get(section, {}).get(benchmark, {})}
         if isinstance(templates := values.get("templates"), str):
             values["templates"] = (templates,)
+        if "scales" in values:
+            values["scales"] = tuple(map(float, values["scales"]))
         return values
 
 

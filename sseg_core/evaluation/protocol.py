@@ -11,12 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from sseg_core.config import EvalConfig, PseudomaskConfig
+from sseg_core.config import AskConfig, EvalConfig, PseudomaskConfig
 from sseg_core.errors import ConfigError
 from sseg_core.evaluation.class_words import ClassWords, read_class_words
 from sseg_core.evaluation.evaluator import Rule
 from sseg_core.evaluation.examples import Benchmark
 from sseg_core.evaluation.presets import Preset, load_preset
+from sseg_core.evaluation.rivals.checkpoint import CheckpointRival
+from sseg_core.evaluation.rivals.rival import Rival
+from sseg_core.inference.combine import BACKGROUND
 from sseg_core.inference.view import View
 from sseg_core.inference.vocabulary import Vocabulary
 from sseg_core.text.prompts import fill_template
@@ -29,11 +32,18 @@ BackgroundRule = Literal["threshold", "words", "exclude", "class", "none"]
   mIoU like any other.
 - words: likewise, and also where a word for background wins.
 - exclude: its pixels do not count, every other pixel gets a class (S-Seg Table 4).
-- class: a class that the method tells apart itself, as the oracle does.
+- class: a class that the method tells apart itself, as the oracle does, and students that were
+  taught background.
 - none: the benchmark has none.
 """
 
 _THRESHOLDED = ("threshold", "words")
+
+_OF_WORDS = frozenset(("templates", "logit_scale", "background_words"))
+"""Options that mean nothing to a model that knows fixed classes."""
+
+_OF_THRESHOLDS = frozenset(("threshold", "background"))
+"""Options that mean nothing to a model that tells background apart itself."""
 
 
 @dataclass(frozen=True)
@@ -74,18 +84,45 @@ class SegmentationProtocol:
         """Return the protocol with what the model chose for itself filled in."""
         return replace(self, view=view)
 
+    def followed_by(self, rival: Rival) -> SegmentationProtocol:
+        """Return the protocol as a model follows it, and refuse what it cannot follow.
+
+        That is `seen_by`, and for students what is not up to the protocol: they are not asked with
+        words, and one that was taught background tells it apart without a threshold. What it
+        leaves aside of the user's changes is none of them.
+
+        Raises:
+            ConfigError: a student does not know one of the classes.
+        """
+        protocol = self.seen_by(rival.view)
+        if not isinstance(rival, CheckpointRival) or rival.takes_words:
+            return protocol
+        rival.check(self.vocabulary)
+        left_aside = _OF_WORDS
+        if self.background in _THRESHOLDED and rival.tells_background:
+            left_aside |= _OF_THRESHOLDS
+            protocol = replace(protocol, background="class", threshold=0.0, tuned_on_split=False)
+        elif self.background == "words":
+            protocol = replace(protocol, background="threshold")
+        return replace(
+            protocol,
+            vocabulary=self.vocabulary.without_background_words(),
+            changed=tuple(name for name in self.changed if name not in left_aside),
+        )
+
     def as_json(self) -> dict[str, Any]:
         """Return the protocol as plain JSON values; `words` are those that are no class's name."""
         words = self.vocabulary
         of_classes = {
-            name: [word for word, c in zip(words.words, words.classes, strict=True) if c == index]
-            for index, name in enumerate(words.class_names)
+            name: list(words.words_of(index)) for index, name in enumerate(words.class_names)
         }
         view: dict[str, Any] = dict.fromkeys(field.name for field in fields(View))
         if self.view is not None:
             view = asdict(self.view)
             if self.view.templates is not None:
                 view["templates"] = template_names(self.view.templates)
+            if self.view.scales is not None:
+                view["scales"] = list(self.view.scales)
         return {
             "name": self.name,
             "version": self.version,
@@ -93,9 +130,7 @@ class SegmentationProtocol:
             "class_words": self.class_words,
             "words": {name: own for name, own in of_classes.items() if own != [name]},
             "background": self.background,
-            "background_words": [
-                word for word, c in zip(words.words, words.classes, strict=True) if c < 0
-            ],
+            "background_words": list(words.words_of(BACKGROUND)),
             "threshold": self.threshold,
             "tuned_on_split": self.tuned_on_split,
             "changed": list(self.changed),
@@ -131,7 +166,7 @@ class OracleProtocol:
         }
 
 
-def segmentation_protocol(config: EvalConfig, benchmark: Benchmark) -> SegmentationProtocol:
+def segmentation_protocol(config: AskConfig, benchmark: Benchmark) -> SegmentationProtocol:
     """Resolve the protocol that `config` names, for a benchmark.
 
     Raises:
@@ -144,11 +179,8 @@ def segmentation_protocol(config: EvalConfig, benchmark: Benchmark) -> Segmentat
     values = preset.values(benchmark.name, with_background=background in _THRESHOLDED)
     if background not in _THRESHOLDED:
         for name in ("threshold", "sweep_threshold"):
-            if getattr(config, name):
-                raise ConfigError(
-                    f"{name} has no meaning where background is {background!r}.",
-                    "Leave it out, or choose a benchmark and a rule that predict background.",
-                )
+            if getattr(config, name, None):  # only `sseg eval` sweeps
+                raise without_meaning(name, background)
     asked = {
         "short_side": config.image_size,
         "window": config.window,
@@ -156,6 +188,8 @@ def segmentation_protocol(config: EvalConfig, benchmark: Benchmark) -> Segmentat
         "templates": config.templates,
         "logit_scale": config.logit_scale,
         "refine": config.refine,
+        "scales": config.scales,
+        "flip": config.flip,
         "threshold": config.threshold,
         "background_words": config.background_words,
     }
@@ -177,11 +211,20 @@ def segmentation_protocol(config: EvalConfig, benchmark: Benchmark) -> Segmentat
             words.background or _background_words(values, benchmark)
             if background == "words"
             else (),
+            with_background=background in _THRESHOLDED,
         ),
         class_words=origin,
         background=background,
         threshold=values["threshold"] if background in _THRESHOLDED else 0.0,
         changed=tuple(changed),
+    )
+
+
+def without_meaning(option: str, background: BackgroundRule) -> ConfigError:
+    """Return the error of an option of thresholds where there is none."""
+    return ConfigError(
+        f"{option} has no meaning where background is {background!r}.",
+        "Leave it out, or choose a benchmark and a rule that predict background by a threshold.",
     )
 
 
@@ -205,7 +248,7 @@ def template_names(templates: Sequence[str]) -> list[str]:
     return list(templates)
 
 
-def _background(config: EvalConfig, benchmark: Benchmark, preset: Preset) -> BackgroundRule:
+def _background(config: AskConfig, benchmark: Benchmark, preset: Preset) -> BackgroundRule:
     if not benchmark.has_background:
         if config.background in _THRESHOLDED:
             raise ConfigError(
@@ -231,12 +274,12 @@ def _view(values: Mapping[str, Any]) -> View:
         logit_scale=values.get("logit_scale"),
         min_share=values.get("min_share", 0.0),
         refine=values.get("refine", "none"),
+        scales=values.get("scales"),
+        flip=values.get("flip"),
     )
 
 
-def _class_words(
-    config: EvalConfig, benchmark: Benchmark, preset: Preset
-) -> tuple[ClassWords, str]:
+def _class_words(config: AskConfig, benchmark: Benchmark, preset: Preset) -> tuple[ClassWords, str]:
     if config.class_words is not None:
         return read_class_words(config.class_words, benchmark), config.class_words
     if own := preset.words.get(benchmark.name):

@@ -7,7 +7,8 @@ semantic inference, with S-Seg's open vocabulary (S-Seg Sec. 3.2, App. A.1):
 
 Mask logits are interpolated bilinearly to the pixels before the sigmoid. The division turns the
 scores into probabilities, which a background threshold needs; it does not change the best class.
-Where windows of the image were looked at, P_c is the mean over those that cover the pixel.
+Where windows of the image were looked at, P_c is the mean over those that cover the pixel; where
+it was looked at at several sizes or mirrored, the mean over these looks.
 """
 
 from __future__ import annotations
@@ -20,10 +21,18 @@ from torch import Tensor
 
 from sseg_core.inference.best_class import Ranking
 from sseg_core.inference.mask_weights import WindowMasks, weighted_regions
-from sseg_core.inference.windows import Box
+from sseg_core.inference.windows import Box, Window
+from sseg_core.structures import BACKGROUND
 
-BACKGROUND = -1
-"""Label of a pixel that no class claims with enough probability."""
+__all__ = [
+    "BACKGROUND",
+    "BestClasses",
+    "MaskGrid",
+    "best_classes",
+    "best_of_windows",
+    "class_probabilities",
+    "class_scores",
+]
 
 
 @dataclass(frozen=True)
@@ -70,16 +79,13 @@ def class_probabilities(
     return (logit_scale * cosines_BQC).softmax(dim=-1)
 
 
-def class_scores(
-    windows: Sequence[WindowMasks], input_size: tuple[int, int], size: tuple[int, int]
-) -> Tensor:
+def class_scores(windows: Sequence[WindowMasks], size: tuple[int, int]) -> Tensor:
     """Return the probability of every class at every pixel of an image.
 
     Needs memory for all of it: where only the best class counts, use `best_of_windows`.
 
     Args:
-        windows: of the image; together they cover it.
-        input_size: height and width of the image that the windows are cut from.
+        windows: of the image; those of each look cover it.
         size: H, W of the result; the image is stretched to it.
 
     Returns:
@@ -87,7 +93,7 @@ def class_scores(
     """
     num_classes = windows[0].class_probabilities.shape[1]
     scores = torch.empty((num_classes, *size), device=windows[0].values.device)
-    for region in weighted_regions(windows, input_size, size):
+    for region in weighted_regions(windows, size):
         for box, weights_Krs in region.blocks():
             block = torch.tensordot(region.class_probabilities, weights_Krs, dims=1)
             scores[:, box.top : box.bottom, box.left : box.right] = block[
@@ -96,9 +102,7 @@ def class_scores(
     return scores
 
 
-def best_of_windows(
-    windows: Sequence[WindowMasks], input_size: tuple[int, int], size: tuple[int, int]
-) -> BestClasses:
+def best_of_windows(windows: Sequence[WindowMasks], size: tuple[int, int]) -> BestClasses:
     """Return the best class of every pixel of an image, never holding all the scores.
 
     The arguments are those of `class_scores`.
@@ -106,7 +110,7 @@ def best_of_windows(
     device = windows[0].values.device
     classes = torch.empty(size, dtype=torch.int16, device=device)
     probabilities = torch.empty(size, device=device)
-    for region in weighted_regions(windows, input_size, size):
+    for region in weighted_regions(windows, size):
         ranking = Ranking(region.class_probabilities)
         for box, weights_Krs in region.blocks():
             place = slice(box.top, box.bottom), slice(box.left, box.right)
@@ -130,17 +134,12 @@ def best_classes(
         size: H, W of the result; the images are stretched to it.
         grid: how the mask grid lies in the images.
     """
-    whole = Box(0, 0, *grid.input_size)
+    whole = Window(Box(0, 0, *grid.input_size), grid.input_size)
     best = [
-        best_of_windows([WindowMasks(logits, classes, whole, grid.stride)], grid.input_size, size)
+        best_of_windows([WindowMasks(logits, classes, whole, grid.stride)], size)
         for logits, classes in zip(mask_logits_BQhw, class_probabilities_BQC, strict=True)
     ]
     return BestClasses(
         torch.stack([one.classes for one in best]),
         torch.stack([one.probabilities for one in best]),
     )
-
-
-def label_map(best: BestClasses, threshold: float) -> Tensor:
-    """Return the classes as int16, `BACKGROUND` where the best is below `threshold`."""
-    return best.classes.masked_fill(best.probabilities < threshold, BACKGROUND)

@@ -5,7 +5,8 @@ A mask counts with its sigmoid, and the weights of a pixel sum to 1 over the mas
     v_q(y, x) = sigmoid(m_q(y, x)) / sum_q' sigmoid(m_q'(y, x))
 
 Where n windows cover a pixel, their masks all count, each with v / n: the mean of the windows'
-class probabilities is then one sum over all their masks, sum_q p(c | q) v_q / n.
+class probabilities is then one sum over all their masks, sum_q p(c | q) v_q / n. Where the image
+was looked at several times, at several sizes or mirrored, n is such that all looks count the same.
 
 Numerics: everything is computed in float32. Where every mask is far from a pixel, the sigmoids
 of float32 are all 0 and the division would be 0 / 0. There sigmoid(m) equals exp(m), so adding
@@ -22,7 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sseg_core.inference.windows import Box, regions
+from sseg_core.inference.windows import Box, Window, regions
 
 TILE = 16
 """Blocks are whole squares of this side, in pixels of the result."""
@@ -42,7 +43,7 @@ class WindowMasks:
     Attributes:
         values: [Q, h, w] logits of the masks, or their weights where `are_weights`.
         class_probabilities: [Q, C] p(c | q).
-        box: where the window lies in the image as the network saw it, without padding.
+        window: where it lies in the image as the network saw it, without padding.
         stride: pixels of that image per cell; cell (i, j) covers the square of pixels that begins
             at (i * stride, j * stride) of the window, also where it sticks out of the box.
         are_weights: the values are v, not logits.
@@ -50,7 +51,7 @@ class WindowMasks:
 
     values: Tensor
     class_probabilities: Tensor
-    box: Box
+    window: Window
     stride: int
     are_weights: bool = False
     may_underflow: bool = field(init=False)
@@ -66,7 +67,7 @@ class WindowMasks:
 
 @dataclass(frozen=True, eq=False)
 class WeightedRegion:
-    """A rectangle of the result whose pixels are all in the same n windows.
+    """A rectangle of the result whose pixels are all in the same windows.
 
     Attributes:
         box: the rectangle, in pixels of the result.
@@ -76,8 +77,8 @@ class WeightedRegion:
     box: Box
     class_probabilities: Tensor
     _windows: Sequence[WindowMasks]
-    _y_centres: npt.NDArray[np.float64]
-    _x_centres: npt.NDArray[np.float64]
+    _shares: Sequence[int]
+    _size: tuple[int, int]
 
     def blocks(self) -> Iterator[tuple[Box, Tensor]]:
         """Yield the region in blocks: where a block lies, and the weights of its pixels.
@@ -87,41 +88,44 @@ class WeightedRegion:
         """
         step = TILE * max(1, _BLOCK // (self.class_probabilities.shape[1] * TILE**2))
         # Made at once, for a GPU would have to finish its work before every copy.
-        rows = [_rows_of_tiles(self._y_centres, window) for window in self._windows]
-        columns = [_Columns.at(self._x_centres, window) for window in self._windows]
+        y_index = _whole_tiles(self.box.top, self.box.height)
+        x_index = _whole_tiles(self.box.left, self.box.width)
+        rows = [_rows_of_tiles(y_index, self._size[0], masks) for masks in self._windows]
+        columns = [_Columns.at(x_index, self._size[1], masks) for masks in self._windows]
         for tile, y in enumerate(range(0, self.box.height, TILE)):
             for x in range(0, self.box.width, step):
                 parts = [
-                    _weights(window, of_tiles[tile], of_all.part(x, step))
-                    for window, of_tiles, of_all in zip(self._windows, rows, columns, strict=True)
+                    _weights(masks, of_tiles[tile], of_all.part(x, step), share)
+                    for masks, of_tiles, of_all, share in zip(
+                        self._windows, rows, columns, self._shares, strict=True
+                    )
                 ]
                 height, width = min(TILE, self.box.height - y), min(step, self.box.width - x)
                 yield (
                     Box(self.box.top + y, self.box.left + x, height, width),
-                    parts[0] if len(parts) == 1 else torch.cat(parts).div_(len(parts)),
+                    parts[0] if len(parts) == 1 else torch.cat(parts),
                 )
 
 
 def weighted_regions(
-    windows: Sequence[WindowMasks], input_size: tuple[int, int], size: tuple[int, int]
+    windows: Sequence[WindowMasks], size: tuple[int, int]
 ) -> Iterator[WeightedRegion]:
     """Yield the regions of the result; every pixel is in one of them.
 
     Args:
-        windows: of one image, covering it.
-        input_size: height and width of the image that the windows are cut from.
-        size: H, W of the result, to which that image is stretched.
+        windows: of one image; those of each look cover it.
+        size: H, W of the result, to which the image is stretched.
     """
-    for region in regions([window.box for window in windows], input_size, size):
-        covering = [windows[index] for index in region.windows]
-        box = region.box
+    for region in regions([masks.window for masks in windows], size):
+        shares = region.shares
+        covering = [windows[index] for index in shares]
         yield WeightedRegion(
-            box,
+            region.box,
             # In memory as [C, K], where the row of a class is read at a stretch.
             torch.cat([w.class_probabilities.float().T for w in covering], dim=1).contiguous(),
             covering,
-            _centres(box.top, box.height, input_size[0] / size[0]),
-            _centres(box.left, box.width, input_size[1] / size[1]),
+            list(shares.values()),
+            size,
         )
 
 
@@ -133,20 +137,20 @@ def cell_weights(window: WindowMasks) -> Tensor:
     return weights.div_(weights.sum(dim=0))
 
 
-def _centres(first: int, pixels: int, scale: float) -> npt.NDArray[np.float64]:
-    """Return where the centres of pixels lie in the input; the last again to fill a tile."""
+def _whole_tiles(first: int, pixels: int) -> npt.NDArray[np.int64]:
+    """Return the indices of pixels in a line; the last again to fill a tile."""
     index = np.arange(-(-pixels // TILE) * TILE)
-    return (np.minimum(index, pixels - 1) + first + 0.5) * scale
+    return np.minimum(index, pixels - 1) + first
 
 
 def _cells(
-    centres: npt.NDArray[np.float64], start: int, stride: int, count: int
+    positions: npt.NDArray[np.float64], stride: int, count: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Return the two cells around each centre, and the way from the one to the other.
+    """Return the two cells around each position, and the way from the one to the other.
 
     The border cells reach to the border, as in torch's bilinear interpolation.
     """
-    position = ((centres - start) / stride - 0.5).clip(0, count - 1)
+    position = (positions / stride - 0.5).clip(0, count - 1)
     low = position.astype(np.int64)
     return low, np.minimum(low + 1, count - 1), (position - low).astype(np.float32)
 
@@ -165,23 +169,23 @@ class _Rows:
     mixture: Tensor
 
 
-def _rows_of_tiles(centres: npt.NDArray[np.float64], window: WindowMasks) -> list[_Rows]:
+def _rows_of_tiles(index: npt.NDArray[np.int64], pixels: int, masks: WindowMasks) -> list[_Rows]:
     """Return the rows of each tile, from the top down."""
+    positions = masks.window.positions(0, index, pixels)
     low, high, way = (
-        part.reshape(-1, TILE)
-        for part in _cells(centres, window.box.top, window.stride, window.values.shape[1])
+        part.reshape(-1, TILE) for part in _cells(positions, masks.stride, masks.values.shape[1])
     )
     spans = [
         (int(first), int(last) + 1) for first, last in zip(low[:, 0], high[:, -1], strict=True)
     ]
     mixtures = []
-    index = np.arange(TILE)
+    line = np.arange(TILE)
     for tile, (first, end) in enumerate(spans):
         mixture = np.zeros((TILE, end - first), np.float32)
-        mixture[index, low[tile] - first] = 1 - way[tile]
-        mixture[index, high[tile] - first] += way[tile]
+        mixture[line, low[tile] - first] = 1 - way[tile]
+        mixture[line, high[tile] - first] += way[tile]
         mixtures.append(mixture)
-    together = torch.from_numpy(np.concatenate(mixtures, axis=1)).to(window.values.device)
+    together = torch.from_numpy(np.concatenate(mixtures, axis=1)).to(masks.values.device)
     parts = torch.split(together, [end - first for first, end in spans], dim=1)
     return [_Rows(*span, part) for span, part in zip(spans, parts, strict=True)]
 
@@ -195,9 +199,10 @@ class _Columns:
     way: Tensor
 
     @classmethod
-    def at(cls, centres: npt.NDArray[np.float64], window: WindowMasks) -> _Columns:
-        cells = _cells(centres, window.box.left, window.stride, window.values.shape[2])
-        return cls(*(torch.from_numpy(array).to(window.values.device) for array in cells))
+    def at(cls, index: npt.NDArray[np.int64], pixels: int, masks: WindowMasks) -> _Columns:
+        positions = masks.window.positions(1, index, pixels)
+        cells = _cells(positions, masks.stride, masks.values.shape[2])
+        return cls(*(torch.from_numpy(array).to(masks.values.device) for array in cells))
 
     def part(self, start: int, length: int) -> _Columns:
         """Return some of the columns, fewer where they end."""
@@ -205,9 +210,9 @@ class _Columns:
         return _Columns(self.low[part], self.high[part], self.way[part])
 
 
-def _weights(window: WindowMasks, rows: _Rows, columns: _Columns) -> Tensor:
-    """Return v, [Q, TILE, s] float32, of a window at the crossings of rows and columns."""
-    slab = window.values[:, rows.first : rows.end].float()
+def _weights(masks: WindowMasks, rows: _Rows, columns: _Columns, share: int) -> Tensor:
+    """Return v / share, [Q, TILE, s] float32, of a window at the crossings of rows and columns."""
+    slab = masks.values[:, rows.first : rows.end].float()
     # Columns first, on the few rows of cells that take part. `gather` is the fastest of torch's
     # ways to index the last dimension, by far.
     shape = (*slab.shape[:2], len(columns.low))
@@ -217,9 +222,10 @@ def _weights(window: WindowMasks, rows: _Rows, columns: _Columns) -> Tensor:
         columns.way,
     )
     values = torch.matmul(rows.mixture, slab)
-    if not window.are_weights:
-        values = _sigmoids(values, guarded=window.may_underflow)
-    return values.div_(values.sum(dim=0))
+    if not masks.are_weights:
+        values = _sigmoids(values, guarded=masks.may_underflow)
+    values.div_(values.sum(dim=0))
+    return values if share == 1 else values.div_(share)
 
 
 def _sigmoids(logits_Qrs: Tensor, *, guarded: bool) -> Tensor:

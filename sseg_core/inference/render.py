@@ -114,7 +114,7 @@ def overlay(
     colors |= {
         label: (red, green, blue) for label, (red, green, blue) in enumerate(palette.tolist())
     }
-    texts = {label: _printable(names[label], label) for label in found if label >= 0}
+    texts = {label: drawable_name(names[label], label) for label in found if label >= 0}
     unit = max(photo.size) / _MIN_SIDE
     font = _font(15 * unit)
     picture = _tinted(photo, label_map, palette, opacity, line=max(1, round(unit)))
@@ -229,15 +229,20 @@ def _touch(a: tuple[float, float, float, float], b: tuple[float, float, float, f
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _printable(name: str, label: int) -> str:
-    """The name in the characters of the bundled font, on one line, at most 32 long."""
-    plain = unicodedata.normalize("NFKD", name.translate(_LOOKALIKES))
+def drawable(text: str) -> str:
+    """Return a text in the characters of the bundled font, on one line."""
+    plain = unicodedata.normalize("NFKD", text.translate(_LOOKALIKES))
     letters = (
         char if " " <= char <= "~" else " " if char.isspace() else "?"
         for char in plain
         if not unicodedata.combining(char)
     )
-    text = " ".join("".join(letters).split())
+    return " ".join("".join(letters).split())
+
+
+def drawable_name(name: str, label: int) -> str:
+    """Return a class name likewise, at most 32 characters; its number where none can be drawn."""
+    text = drawable(name)
     if not any(char.isalnum() for char in text):
         return f"#{label + 1}"
     return text if len(text) <= 32 else f"{text[:29].rstrip()}..."

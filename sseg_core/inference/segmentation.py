@@ -22,9 +22,11 @@ class Segmentation:
     """A class for every pixel of an image, at the image's own size.
 
     Attributes:
-        label_map: [H, W] int16 index into `class_names`, -1 where no class is probable enough.
+        label_map: [H, W] int16 index into `class_names`, -1 where no class is probable enough, or
+            where a student tells background by itself.
         probabilities: [H, W] float32 in [0, 1], of the most probable class of each pixel, also
-            where it is too low and the pixel counts as background.
+            where it is too low and the pixel counts as background; of background where a student
+            tells it.
         class_names: the names that were asked for, in their order.
         image: [H, W, 3] uint8 RGB, the image that was segmented.
     """

@@ -15,7 +15,6 @@ from sseg_core.inference.vocabulary import Vocabulary
 def without_small(
     best: BestClasses,
     windows: Sequence[WindowMasks],
-    input_size: tuple[int, int],
     vocabulary: Vocabulary,
     min_share: float,
 ) -> BestClasses:
@@ -36,6 +35,6 @@ def without_small(
         for window in windows
     ]
     size = best.classes.shape[0], best.classes.shape[1]
-    best = best_of_windows(remaining, input_size, size)
+    best = best_of_windows(remaining, size)
     classes = best.classes.masked_fill(best.probabilities <= 0, BACKGROUND)
     return BestClasses(classes, best.probabilities)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -28,6 +29,9 @@ class View:
             background) is not larger take no part, as in SCLIP; their pixels go to the best of the
             others.
         refine: `pamr` lets scores follow the colours of the image (Araslanov and Roth, CVPR 2020).
+        scales: sizes at which the image is looked at, as factors of the short side; probabilities
+            are averaged over them.
+        flip: average over the image and its mirror image, at each scale.
     """
 
     short_side: int | None = None
@@ -38,6 +42,8 @@ class View:
     logit_scale: float | None = None
     min_share: float = 0.0
     refine: Refinement = "none"
+    scales: tuple[float, ...] | None = None
+    flip: bool | None = None
 
     def __post_init__(self) -> None:
         if self.window and self.stride and self.stride > self.window:
@@ -45,12 +51,30 @@ class View:
                 f"Windows of {self.window} pixels that are {self.stride} apart leave gaps.",
                 f"Choose a stride of at most {self.window}.",
             )
+        for scale in self.scales or ():
+            if not (math.isfinite(scale) and scale > 0):
+                raise ConfigError(
+                    f"An image cannot be looked at at {scale:g} times its size.",
+                    "Choose scales above 0, such as 0.75.",
+                )
 
-    def completed(self, *, short_side: int, templates: tuple[str, ...], logit_scale: float) -> View:
+    def completed(
+        self,
+        *,
+        short_side: int,
+        templates: tuple[str, ...] | None,
+        logit_scale: float | None,
+    ) -> View:
         """Return the view with a model's own choice for all that it leaves open.
 
         Without a window the image is shown whole; without a stride windows overlap by half (our
-        choice, not in the paper).
+        choice, not in the paper). The image is looked at once, at its own size, unless the view
+        says otherwise.
+
+        Args:
+            short_side: at which the model is used.
+            templates: that it asks with; None for a model that is not asked with words.
+            logit_scale: its own temperature; None likewise.
         """
         window = self.window or 0
         return replace(
@@ -60,4 +84,10 @@ class View:
             stride=(self.stride or max(1, window // 2)) if window else 0,
             templates=self.templates or templates,
             logit_scale=logit_scale if self.logit_scale is None else self.logit_scale,
+            scales=self.scales or (1.0,),
+            flip=bool(self.flip),
         )
+
+    def without_words(self) -> View:
+        """Return the view of a model that is not asked with words."""
+        return replace(self, templates=None, articles=True, logit_scale=None)

@@ -1,9 +1,18 @@
-"""Where the windows of an image lie, and which of them cover which pixels."""
+"""Where the windows of an image lie, and which of them cover which pixels.
+
+An image may be looked at several times: at several sizes, and mirrored. Each look has windows of
+its own, which cover the image. What they tell is put together at the pixels of the result, so that
+no look needs to know of the size of another.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, pairwise
+
+import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -27,16 +36,58 @@ class Box:
 
 
 @dataclass(frozen=True)
+class Window:
+    """A part of an image as a network saw it.
+
+    Attributes:
+        box: in pixels of the image at the size at which it was shown.
+        shown_size: height and width of the whole image at that size.
+        mirrored: the network saw the mirror image, so that the columns of what it made of the
+            window count from the right border of the box.
+        look: number of the look at the image that the window belongs to.
+    """
+
+    box: Box
+    shown_size: tuple[int, int]
+    mirrored: bool = False
+    look: int = 0
+
+    def positions(
+        self, axis: int, index: npt.NDArray[np.integer], pixels: int
+    ) -> npt.NDArray[np.float64]:
+        """Return how far the centres of pixels are from the first border that the network saw.
+
+        Args:
+            axis: 0 for rows, 1 for columns.
+            index: of pixels of the result.
+            pixels: its height or width, to which the image is stretched.
+
+        Returns:
+            As many numbers, in pixels of the image as it was shown.
+        """
+        centres = (index.astype(np.float64) + 0.5) * (self.shown_size[axis] / pixels)
+        if axis == 1 and self.mirrored:
+            return self.box.right - centres
+        return centres - (self.box.top, self.box.left)[axis]
+
+
+@dataclass(frozen=True)
 class Region:
     """Pixels of the result that the same windows cover.
 
     Attributes:
         box: in pixels of the result.
-        windows: indices of the windows that cover all of it; they cover nothing of it in part.
+        looks: for each look the indices of its windows that cover all of the box; they cover
+            nothing of it in part.
     """
 
     box: Box
-    windows: tuple[int, ...]
+    looks: tuple[tuple[int, ...], ...]
+
+    @property
+    def shares(self) -> dict[int, int]:
+        """For each window by index the n whose 1 / n it counts: all looks count the same."""
+        return {index: len(look) * len(self.looks) for look in self.looks for index in look}
 
 
 def window_boxes(size: tuple[int, int], window: int, stride: int) -> list[Box]:
@@ -62,23 +113,27 @@ def window_boxes(size: tuple[int, int], window: int, stride: int) -> list[Box]:
     ]
 
 
-def regions(
-    boxes: Sequence[Box], input_size: tuple[int, int], size: tuple[int, int]
-) -> Iterator[Region]:
+def regions(windows: Sequence[Window], size: tuple[int, int]) -> Iterator[Region]:
     """Cut the result into the largest boxes whose pixels are all in the same windows.
 
     A pixel of the result is in a window if its centre is.
 
     Args:
-        boxes: windows, which together cover the input.
-        input_size: height and width of the image that the windows are cut from.
-        size: those of the result, to which that image is stretched.
+        windows: those of each look cover the image; the windows of a look follow each other.
+        size: height and width of the result, to which the image is stretched.
     """
-    rows = _intervals([(box.top, box.bottom) for box in boxes], input_size[0], size[0])
-    columns = _intervals([(box.left, box.right) for box in boxes], input_size[1], size[1])
+    looks = [
+        [index for index, _ in members]
+        for _, members in groupby(enumerate(windows), key=lambda item: item[1].look)
+    ]
+    rows = _intervals([_span(window, 0, size[0]) for window in windows])
+    columns = _intervals([_span(window, 1, size[1]) for window in windows])
     for top, bottom, in_rows in rows:
         for left, right, in_columns in columns:
-            covering = tuple(index for index in in_rows if index in in_columns)
+            covering = tuple(
+                tuple(index for index in look if index in in_rows and index in in_columns)
+                for look in looks
+            )
             yield Region(Box(top, left, bottom - top, right - left), covering)
 
 
@@ -87,23 +142,26 @@ def _starts(length: int, window: int, step: int) -> list[int]:
     return [max(min(index * step, length - window), 0) for index in range(count)]
 
 
-def _intervals(
-    spans: Sequence[tuple[int, int]], length: int, pixels: int
-) -> list[tuple[int, int, tuple[int, ...]]]:
-    """Cut a line of pixels where a span begins or ends.
+def _span(window: Window, axis: int, pixels: int) -> tuple[int, int]:
+    """Return the first pixel of the result that is in a window, and the first behind it.
 
     The centre of pixel i is at (i + 1/2) * length / pixels; compared in whole numbers, for a pixel
-    that fell between two intervals by rounding would get no class.
+    that fell between two windows by rounding would get no class.
+    """
+    box, length = window.box, window.shown_size[axis]
+    edges = (box.top, box.bottom) if axis == 0 else (box.left, box.right)
+    first, end = (-((length - 2 * edge * pixels) // (2 * length)) for edge in edges)
+    return first, end
+
+
+def _intervals(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int, frozenset[int]]]:
+    """Cut a line of pixels where a span begins or ends.
 
     Returns:
         The first pixel and the end of each interval, and the spans that hold it.
     """
     edges = sorted({edge for span in spans for edge in span})
-    firsts = [-((length - 2 * edge * pixels) // (2 * length)) for edge in edges]
-    intervals = []
-    for index in range(len(edges) - 1):
-        low, high = edges[index : index + 2]
-        holding = (i for i, (start, end) in enumerate(spans) if start <= low and high <= end)
-        if firsts[index] < firsts[index + 1]:
-            intervals.append((firsts[index], firsts[index + 1], tuple(holding)))
-    return intervals
+    return [
+        (low, high, frozenset(i for i, span in enumerate(spans) if span[0] <= low < span[1]))
+        for low, high in pairwise(edges)
+    ]

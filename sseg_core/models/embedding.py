@@ -11,15 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sseg_core.config import ModelConfig
+from sseg_core.models.image_network import ImageNetwork
 from sseg_core.structures import MaskOutput, SegmenterOutput
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 INITIAL_SCALE = 1 / 0.07  # 1 / sigma of Eq. 2-3, as in CLIP
 LARGEST_SCALE = 100.0  # as in CLIP
 
 
-class Model(nn.Module, ABC):
+class Model(ImageNetwork, ABC):
     """Images to masks with features, texts to features in the same space.
 
     Attributes:
@@ -34,8 +33,6 @@ class Model(nn.Module, ABC):
     mask_projection: nn.Module
     text_projection: nn.Module
     logit_scale: nn.Parameter
-    mean: Tensor
-    std: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -48,9 +45,6 @@ class Model(nn.Module, ABC):
         self.mask_projection = _projection(mask_width, embed_dim)
         self.text_projection = _projection(self.config.text.width, embed_dim)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
-        # Constants travel with the model but not with its weights.
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
     @property
     @abstractmethod
@@ -86,12 +80,6 @@ class Model(nn.Module, ABC):
         with torch.no_grad():
             self.logit_scale.clamp_(max=math.log(LARGEST_SCALE))
         return self.logit_scale.exp()
-
-    def _normalised(self, images: Tensor, multiple: int) -> Tensor:
-        """Normalise, and pad right and below with the mean colour to multiples of `multiple`."""
-        height, width = images.shape[-2:]
-        normalised = (images - self.mean) / self.std
-        return F.pad(normalised, (0, -width % multiple, 0, -height % multiple))
 
     def _with_texts(self, masks: MaskOutput, token_ids: Tensor) -> SegmenterOutput:
         """Return all that the losses need, from what `encode_images` returned."""

@@ -7,14 +7,11 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from sseg_core.artifacts import Artifact, ArtifactStore, Draft, read_artifact
+from sseg_core.artifacts import Artifact, ArtifactStore, Draft
 from sseg_core.config import EvalConfig
-from sseg_core.distributed import of_first_rank, rank
 from sseg_core.draft import program_version
 from sseg_core.evaluation.benchmarks.registry import open_benchmark
 from sseg_core.evaluation.contestants import Contestant, contestant
@@ -26,6 +23,7 @@ from sseg_core.evaluation.report.gallery import GalleryImage
 from sseg_core.evaluation.report.scores import ScoresReport, write_scores_page
 from sseg_core.evaluation.rivals.table1 import ALL
 from sseg_core.evaluation.scores import percent, score
+from sseg_core.group_draft import group_draft
 from sseg_core.tracking import SILENT, Progress
 
 SCORES = "scores.json"
@@ -77,18 +75,20 @@ def run(
     resolved = config
     if entrant.parents:  # `NAME`, or none for the newest, which may be another one tomorrow
         resolved = config.model_copy(update={"model": entrant.reference})
-    with _draft(
+    with group_draft(
         store,
+        "scores",
         name or default_name(entrant.reference, benchmark),
         resolved.model_dump(mode="json"),
         entrant.parents,
-    ) as draft:
-        scratch = of_first_rank(None if draft is None else draft.scratch.absolute())
-        evaluation, stats = score(entrant, benchmark, device, progress=progress, scratch=scratch)
+    ) as place:
+        evaluation, stats = score(
+            entrant, benchmark, device, progress=progress, scratch=place.scratch
+        )
         if evaluation.sweep is None and config.sweep_threshold:
             progress.message(f"warning: {entrant.reference} has no confidence for a threshold")
-        if draft is None:
-            return read_artifact(of_first_rank(Path()))
+        if (draft := place.draft) is None:
+            return place.share(None)
         if _tuned_here(stats, store):
             stats["protocol"]["tuned_on_split"] = True
             progress.message("warning: this threshold is the best of a sweep over the same split")
@@ -114,21 +114,7 @@ def run(
             )
             write_scores_page(draft.partial(REPORT), report)
             draft.commit(REPORT)
-        made = draft.publish(stats)
-    of_first_rank(made.path.absolute())
-    return made
-
-
-@contextmanager
-def _draft(
-    store: ArtifactStore, name: str, config: dict[str, Any], parents: Sequence[Artifact]
-) -> Iterator[Draft | None]:
-    """Open the draft on the first rank; the others get None."""
-    if rank() != 0:
-        yield None
-        return
-    with store.draft("scores", name, config, parents) as draft:
-        yield draft
+        return place.share(draft.publish(stats))
 
 
 def default_name(reference: str, benchmark: Benchmark) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sseg_core.artifacts import Artifact, ArtifactStore, Draft
 from sseg_core.config import PredictConfig
-from sseg_core.data.images import ImageError, read_image
+from sseg_core.data.images import IMAGE_SUFFIXES, ImageError, read_image
 from sseg_core.data.shards import unique_keys
 from sseg_core.errors import DataError, printable
 from sseg_core.inference.render import palette_png
@@ -22,10 +22,6 @@ from sseg_core.text.prompts import check_class_names
 from sseg_core.tracking import SILENT, Progress
 
 PREDICTIONS = "predictions.json"
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
-)
-"""What is taken from a folder; a file that is named itself may be called anything."""
 
 
 def run(
@@ -41,14 +37,15 @@ def run(
     For every image the artifact holds `STEM.overlay.png` (the classes drawn over the image) and
     `STEM.labels.png` (a palette PNG of the image's size, 0 for background, i + 1 for class i),
     and for all of them `predictions.json`: `model`, `class_names`, `threshold`, `image_size`,
-    `template` and `images`, in the order of the inputs, each with `file`, `overlay`, `label_map`,
-    `width`, `height`, `background_share` and `classes`: `name`, `area_share`,
-    `mean_probability` and `rle` (None where the class has no pixel). An image that cannot be
-    read does not stop the others: it has `file`, `error` and `reason`. Stats: `images` done,
-    `failed` by reason, `images_per_second` from pixels to label map.
+    `template` (None for a student, which is not asked with words) and `images`, in the order of the
+    inputs, each with `file`, `overlay`, `label_map`, `width`, `height`, `background_share` and
+    `classes`: `name`, `area_share`, `mean_probability` and `rle` (None where the class has no
+    pixel). An image that cannot be read does not stop the others: it has `file`, `error` and
+    `reason`. Stats: `images` done, `failed` by reason, `images_per_second` from pixels to label
+    map.
 
     Raises:
-        ConfigError: an unusable class name or template.
+        ConfigError: an unusable class name or template, or a class that a student does not know.
         DataError: an input matches no file, or none of the images can be read.
         ArtifactError: there is no checkpoint, or it was changed.
     """
@@ -58,6 +55,7 @@ def run(
     assert segmenter.artifact is not None
     if config.template is not None:
         segmenter.template = config.template
+    segmenter.check(class_names)
     progress.message(f"checkpoint {segmenter.artifact.reference}")
     resolved = config.model_copy(update={"model": segmenter.artifact.reference})
     with store.draft(

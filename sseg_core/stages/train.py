@@ -16,7 +16,8 @@ from sseg_core.config import TrainConfig
 from sseg_core.data.loader import make_loader
 from sseg_core.distributed import rank, world_size
 from sseg_core.errors import ConfigError
-from sseg_core.inference.segmenter import Segmenter, default_image_size, give_segments
+from sseg_core.inference.segmenter import Segmenter
+from sseg_core.inference.word_network import WordNetwork, default_image_size, give_segments
 from sseg_core.models.build import Model
 from sseg_core.models.supervision import warm_start_note
 from sseg_core.structures import Batch
@@ -153,7 +154,8 @@ def as_segmenter(config: TrainConfig) -> AsSegmenter:
 
     def segmenter(model: nn.Module) -> Segmenter:
         assert isinstance(model, Model)
-        return Segmenter(model, tokenizer, default_image_size(config), text.template)
+        size = default_image_size(config)
+        return Segmenter(WordNetwork(model, tokenizer, size, text.template))
 
     return segmenter
 

@@ -17,7 +17,7 @@ from sseg_core.errors import DataError
 from sseg_core.evaluation.benchmarks.registry import open_benchmark
 from sseg_core.evaluation.evaluator import evaluate, thresholded
 from sseg_core.evaluation.examples import Benchmark, Example
-from sseg_core.evaluation.protocol import segmentation_protocol
+from sseg_core.evaluation.protocol import SegmentationProtocol, segmentation_protocol
 from sseg_core.evaluation.report.contact_sheet import Sample, contact_sheet, draw_sample
 from sseg_core.evaluation.rivals.checkpoint import CheckpointRival
 from sseg_core.evaluation.rivals.rival import Predictor, predictor
@@ -70,10 +70,11 @@ class Probe:
             DataError: no image can be read any more.
         """
         with _undisturbed(model):
+            predict, protocol = self._asked(model)
             result = evaluate(
                 self._scored,
-                self._predictor(model),
-                self._protocol.rule,
+                predict,
+                protocol.rule,
                 batch_size=self._eval.batch_size,
                 task="probe",
                 progress=progress,
@@ -91,19 +92,23 @@ class Probe:
             DataError: no image can be read any more.
         """
         with _undisturbed(model):
-            predict = self._predictor(model)
-            samples = [self._draw(example, predict) for example in _readable(self._drawn)]
+            predict, protocol = self._asked(model)
+            samples = [
+                self._draw(example, predict, protocol.threshold)
+                for example in _readable(self._drawn)
+            ]
         if not samples:
             raise DataError(f"No image of {self._drawn.name} can be read.", "Check its files.")
         return contact_sheet(samples, self._drawn.class_names)
 
-    def _predictor(self, model: nn.Module) -> Predictor:
+    def _asked(self, model: nn.Module) -> tuple[Predictor, SegmentationProtocol]:
         rival = CheckpointRival(self._as_segmenter(model), self._view)
-        return predictor(rival, self._protocol.vocabulary)
+        protocol = self._protocol.followed_by(rival)
+        return predictor(rival, protocol.vocabulary), protocol
 
-    def _draw(self, example: Example, predict: Predictor) -> Sample:
+    def _draw(self, example: Example, predict: Predictor, threshold: float) -> Sample:
         [prediction] = predict([example])
-        labels = thresholded(prediction, self._protocol.threshold)
+        labels = thresholded(prediction, threshold)
         names = self._benchmark.class_names
         return draw_sample(example.key, example.image, labels, example.truth, names)
 

@@ -8,22 +8,21 @@ holds the optimiser, the generators and the position in the data.
 from __future__ import annotations
 
 import shutil
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from sseg_core.artifacts import Artifact, ArtifactStore, Draft, read_artifact
+from sseg_core.artifacts import Artifact, ArtifactStore, Draft
 from sseg_core.checkpoint import WEIGHTS, save_weights
 from sseg_core.config import RunConfig
 from sseg_core.device import pick_device
-from sseg_core.distributed import of_first_rank, rank, world_size
-from sseg_core.errors import ArtifactError, ConfigError, SsegError
+from sseg_core.distributed import rank, world_size
+from sseg_core.errors import ConfigError
+from sseg_core.group_draft import group_draft
 from sseg_core.tracking import SILENT, Progress, read_metrics
 from sseg_core.training.inputs import Share, share_of_batch
 from sseg_core.training.learner import Learner
@@ -101,14 +100,15 @@ def carry_out(
     probe = None
     if rank() == 0 and (config.eval_every or config.samples_every):
         probe = Probe(config.probe, run.as_segmenter)
-    with _workplace(run, store, name) as (folders, draft):
+    values = config.model_dump(mode="json")
+    with group_draft(store, "checkpoint", name, values, run.parents) as place:
         course = Course(
             config=config,
             steps=run.steps,
             warmup_steps=run.warmup_steps,
             micro_batches=share.micro_batches,
-            artifact=folders[0],
-            scratch=folders[1],
+            artifact=place.path,
+            scratch=place.scratch,
         )
         learner = run.learner(target)
         snapshots = Snapshots(
@@ -154,44 +154,10 @@ def carry_out(
             loop.run(run.batches(state.step, share, target))
             rate = recorder.per_second() if recorder else 0.0
         measured = {"images_per_second": round(rate, 2), **run.close(learner.result)}
-        if draft is None:
-            return read_artifact(of_first_rank(Path()))
-        made = _publish(run, draft, learner, state, measured)
-        of_first_rank(made.path.absolute())
-        return made
-
-
-@contextmanager
-def _workplace(
-    run: Run, store: ArtifactStore, name: str
-) -> Iterator[tuple[tuple[Path, Path], Draft | None]]:
-    """Yield the artifact's and the scratch folder of the run; the first rank has the draft.
-
-    Raises:
-        ArtifactError: the draft cannot be opened, on every rank; or this machine does not see it.
-    """
-    opened: Any = nullcontext()
-    found: tuple[Path, Path] | SsegError | None = None
-    with ExitStack() as stack:
-        draft = None
-        if rank() == 0:
-            try:
-                values = run.config.model_dump(mode="json")
-                opened = store.draft("checkpoint", name, values, run.parents)
-                draft = stack.enter_context(opened)
-                found = (draft.path.absolute(), draft.scratch.absolute())
-            except SsegError as error:
-                found = error
-        found = of_first_rank(found)
-        if isinstance(found, SsegError):
-            raise found
-        assert found is not None
-        if not found[1].exists():
-            raise ArtifactError(
-                f"{socket.gethostname()} does not see {found[1]}.",
-                "All machines of a run must share the --store.",
-            )
-        yield found, draft
+        made = None
+        if place.draft is not None:
+            made = _publish(run, place.draft, learner, state, measured)
+        return place.share(made)
 
 
 def _publish(

@@ -26,6 +26,11 @@ OPTIONS = {
         "--recipe", "--masks", "--gpus", "--procs", "--nodes", "--rendezvous",
         "--config", "--set", "--name", "--device", "--json", "--dry-run",
     },
+    "selftrain": {
+        "--benchmark", "--root", "--teacher", "--images", "--classes", "--labels", "--rounds",
+        "--recipe", "--limit", "--gpus", "--procs",
+        "--config", "--set", "--name", "--device", "--json", "--dry-run",
+    },
     "eval": {
         "--benchmark", "--root", "--model", "--protocol", "--limit", "--sweep-threshold", "--check",
         "--report", "--compare", "--gpus", "--procs",

@@ -20,8 +20,9 @@ from PIL import Image
 
 from sseg_core.config import LoaderConfig
 from sseg_core.data import loader
+from sseg_core.data.delivery import Delivery
 from sseg_core.data.images import encode_jpeg
-from sseg_core.data.loader import Delivery, make_loader
+from sseg_core.data.loader import make_loader
 from sseg_core.data.order import ShardSet
 from sseg_core.data.shards import Sample, pack_sample, write_tar
 from sseg_core.errors import DataError

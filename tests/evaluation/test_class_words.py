@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from sseg_core.errors import ConfigError
 from sseg_core.evaluation.class_words import ClassWords, read_class_words
-from sseg_core.evaluation.examples import Benchmark, Example
+from sseg_core.evaluation.examples import Benchmark
 
 
-def _load(key: str) -> Example:
+def _never(key: str) -> NoReturn:
     raise AssertionError(key)
 
 
-BENCHMARK = Benchmark("b", ("cat", "dog", "tv"), True, ("1",), _load)
+BENCHMARK = Benchmark("b", ("cat", "dog", "tv"), True, ("1",), _never, _never)
 
 
 def _read(folder: Path, text: str) -> ClassWords:

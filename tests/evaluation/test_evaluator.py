@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from sseg_core.data.images import ImageError
+from sseg_core.data.images import ImageError, RGBImage
 from sseg_core.errors import DataError
 from sseg_core.evaluation.evaluator import Rule, as_scored, evaluate, thresholded
-from sseg_core.evaluation.examples import BACKGROUND, VOID, Benchmark, Example
+from sseg_core.evaluation.examples import BACKGROUND, VOID, Benchmark, Example, LabelMap
 from sseg_core.evaluation.rivals.rival import Prediction
 
 TRUTHS = {
@@ -21,15 +21,18 @@ TRUTHS = {
 
 
 def _benchmark(*, has_background: bool = True, damaged: Sequence[str] = ()) -> Benchmark:
-    def load(key: str) -> Example:
+    shift = np.int16(not has_background)
+
+    def image(key: str) -> RGBImage:
         if key in damaged:
             raise ImageError("corrupt", "is corrupt", key)
-        truth = TRUTHS[key] + np.int16(not has_background)
-        image = np.stack([(truth + 3).astype(np.uint8)] * 3, axis=-1)
-        return Example(key, image, np.where(TRUTHS[key] == VOID, np.int16(VOID), truth))
+        return np.stack([(TRUTHS[key] + shift + 3).astype(np.uint8)] * 3, axis=-1)
+
+    def truth(key: str) -> LabelMap:
+        return np.where(TRUTHS[key] == VOID, np.int16(VOID), TRUTHS[key] + shift)
 
     names = ("cat", "dog") if has_background else ("sky", "cat", "dog")
-    return Benchmark("b", names, has_background, tuple(TRUTHS), load)
+    return Benchmark("b", names, has_background, tuple(TRUTHS), image, truth)
 
 
 def _perfect(examples: Sequence[Example]) -> list[Prediction]:
@@ -112,7 +115,7 @@ def test_parts_make_the_whole() -> None:
     whole, benchmark = evaluate(_benchmark(), _perfect, Rule(sweep=True)), _benchmark()
     parts = []
     for keys in (("a", "c"), ("b",)):
-        part = Benchmark("b", benchmark.class_names, True, keys, benchmark.load)
+        part = Benchmark("b", benchmark.class_names, True, keys, benchmark.image, benchmark.truth)
         parts.append(evaluate(part, _perfect, Rule(sweep=True)))
     parts[0].merge(parts[1])
     assert np.array_equal(parts[0].confusion.counts, whole.confusion.counts)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sseg_core.data.images import ImageError
+from sseg_core.data.images import ImageError, RGBImage
 from sseg_core.evaluation import kept_counts
 from sseg_core.evaluation.evaluator import Evaluation, Rule, evaluate
-from sseg_core.evaluation.examples import Benchmark, Example
+from sseg_core.evaluation.examples import Benchmark, Example, LabelMap
 from sseg_core.evaluation.kept_counts import KeptCounts
 from sseg_core.evaluation.rivals.rival import Prediction
 
@@ -19,15 +19,17 @@ LABELS = ("background", "cat", "dog")
 damaged: set[str] = set()
 
 
-def _load(key: str) -> Example:
+def _image(key: str) -> RGBImage:
     if key in damaged:
         raise ImageError("corrupt", "is corrupt", key)
-    rng = np.random.default_rng(int(key))
-    truth = rng.integers(-2, 2, (5, 7)).astype(np.int16)
-    return Example(key, np.stack([truth.astype(np.uint8)] * 3, axis=-1), truth)
+    return np.stack([_truth(key).astype(np.uint8)] * 3, axis=-1)
 
 
-BENCHMARK = Benchmark("b", LABELS[1:], True, tuple("123456"), _load)
+def _truth(key: str) -> LabelMap:
+    return np.random.default_rng(int(key)).integers(-2, 2, (5, 7)).astype(np.int16)
+
+
+BENCHMARK = Benchmark("b", LABELS[1:], True, tuple("123456"), _image, _truth)
 
 
 class Guesser:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from sseg_core.config import EvalConfig, PseudomaskConfig
 from sseg_core.errors import ConfigError
 from sseg_core.evaluation.benchmarks.pascal import CONTEXT_CLASSES, VOC_CLASSES
-from sseg_core.evaluation.examples import Benchmark, Example
+from sseg_core.evaluation.examples import Benchmark
 from sseg_core.evaluation.presets import PROTOCOLS, load_preset
 from sseg_core.evaluation.protocol import (
     SegmentationProtocol,
@@ -24,10 +24,10 @@ from sseg_core.text.templates import IMAGENET_80
 def _benchmark(
     name: str = "b", class_names: tuple[str, ...] = ("cat",), *, has_background: bool = True
 ) -> Benchmark:
-    def load(key: str) -> Example:
+    def never(key: str) -> NoReturn:
         raise AssertionError(key)
 
-    return Benchmark(name, class_names, has_background, ("1",), load)
+    return Benchmark(name, class_names, has_background, ("1",), never, never)
 
 
 def _protocol(benchmark: Benchmark | None = None, **options: Any) -> SegmentationProtocol:
@@ -53,6 +53,17 @@ def test_what_the_user_changes_is_said() -> None:
     assert changed == ("short_side", "templates", "refine")
     assert _protocol(protocol="groupvit", image_size=448, threshold=0.9).changed == ("threshold",)
     assert _protocol(protocol="groupvit", background="words").changed == ("background",)
+
+
+def test_looks_of_the_user_are_said() -> None:
+    """Scales and the mirror image move a score like any other option of the view."""
+    protocol = _protocol(scales=(0.5, 1.0), flip=True)
+    assert protocol.changed == ("scales", "flip")
+    assert protocol.view == View(scales=(0.5, 1.0), flip=True)
+    stored = protocol.seen_by(View(scales=(0.5, 1.0), flip=True)).as_json()
+    assert (stored["scales"], stored["flip"]) == ([0.5, 1.0], True)
+    with pytest.raises(ConfigError, match="cannot be looked at at 0 times its size"):
+        _protocol(scales=(0.0,))
 
 
 def test_groupvit_as_published() -> None:

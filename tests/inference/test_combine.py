@@ -13,17 +13,14 @@ import torch.nn.functional as F
 
 from sseg_core.inference import mask_weights
 from sseg_core.inference.combine import (
-    BACKGROUND,
-    BestClasses,
     MaskGrid,
     best_classes,
     best_of_windows,
     class_probabilities,
     class_scores,
-    label_map,
 )
 from sseg_core.inference.mask_weights import WindowMasks
-from sseg_core.inference.windows import Box, window_boxes
+from sseg_core.inference.windows import Box, Window, window_boxes
 
 
 @pytest.fixture
@@ -39,10 +36,10 @@ def _whole(
     logits: torch.Tensor, classes: torch.Tensor, size: tuple[int, int], grid: MaskGrid
 ) -> torch.Tensor:
     """The scores of a batch of images that were seen whole, [B, C, H, W]."""
-    box = Box(0, 0, *grid.input_size)
+    window = Window(Box(0, 0, *grid.input_size), grid.input_size)
     return torch.stack(
         [
-            class_scores([WindowMasks(*masks, box, grid.stride)], grid.input_size, size)
+            class_scores([WindowMasks(*masks, window, grid.stride)], size)
             for masks in zip(logits, classes, strict=True)
         ]
     )
@@ -63,24 +60,23 @@ def _windows(
         WindowMasks(
             _logits(generator, queries, -(-box.height // stride), -(-box.width // stride)),
             (3 * torch.randn(queries, classes, generator=generator)).softmax(dim=-1),
-            box,
+            Window(box, input_size),
             stride,
         )
         for box in window_boxes(input_size, window, step)
     ]
 
 
-def _materialised(
-    windows: list[WindowMasks], input_size: tuple[int, int], size: tuple[int, int]
-) -> torch.Tensor:
+def _materialised(windows: list[WindowMasks], size: tuple[int, int]) -> torch.Tensor:
     """All scores of all windows at all pixels, summed and divided, in float64: [C, H, W]."""
     H, W = size
+    input_size = windows[0].window.shown_size
     y = (torch.arange(H, dtype=torch.float64) + 0.5) * input_size[0] / H
     x = (torch.arange(W, dtype=torch.float64) + 0.5) * input_size[1] / W
     total = torch.zeros(windows[0].class_probabilities.shape[1], H, W, dtype=torch.float64)
     count = torch.zeros(H, W, dtype=torch.float64)
     for window in windows:
-        box, (_, h, w) = window.box, window.values.shape
+        box, (_, h, w) = window.window.box, window.values.shape
         rows = ((y >= box.top) & (y < box.bottom)).nonzero().flatten()
         columns = ((x >= box.left) & (x < box.right)).nonzero().flatten()
         if not (len(rows) and len(columns)):
@@ -207,10 +203,10 @@ def test_windows_are_averaged_as_in_full(
 ) -> None:
     """Scores and label maps are those of materialising every window in float64."""
     windows = _windows(generator, input_size, window, step, classes=num_classes)
-    expected = _materialised(windows, input_size, size)
-    scores = class_scores(windows, input_size, size)
+    expected = _materialised(windows, size)
+    scores = class_scores(windows, size)
     torch.testing.assert_close(scores.double(), expected, atol=2e-6, rtol=1e-5)
-    best = best_of_windows(windows, input_size, size)
+    best = best_of_windows(windows, size)
     assert torch.equal(best.classes.long(), expected.argmax(dim=0))
     torch.testing.assert_close(
         best.probabilities.double(), expected.amax(dim=0), atol=2e-6, rtol=1e-5
@@ -220,10 +216,11 @@ def test_windows_are_averaged_as_in_full(
 def test_two_windows_side_by_side_do_not_mix(generator: torch.Generator) -> None:
     """Where windows do not overlap, each half is the result of its window alone."""
     left, right = _windows(generator, (16, 32), 16, 16)
-    both = best_of_windows([left, right], (16, 32), (64, 128))
+    both = best_of_windows([left, right], (64, 128))
     for half, window in ((slice(0, 64), left), (slice(64, 128), right)):
-        alone = WindowMasks(window.values, window.class_probabilities, Box(0, 0, 16, 16), 4)
-        expected = best_of_windows([alone], (16, 16), (64, 64))
+        whole = Window(Box(0, 0, 16, 16), (16, 16))
+        alone = WindowMasks(window.values, window.class_probabilities, whole, 4)
+        expected = best_of_windows([alone], (64, 64))
         assert torch.equal(both.classes[:, half], expected.classes)
         torch.testing.assert_close(both.probabilities[:, half], expected.probabilities)
 
@@ -234,9 +231,9 @@ def test_weights_in_the_place_of_logits_are_interpolated_as_they_are(
     """Refined weights go through no sigmoid; their interpolation still sums to 1."""
     [window] = _windows(generator, (20, 24), 0, 0)
     weights = window.values.softmax(dim=0)
-    refined = WindowMasks(weights, window.class_probabilities, window.box, 4, are_weights=True)
-    scores = class_scores([refined], (20, 24), (61, 50))
-    expected = _materialised([refined], (20, 24), (61, 50))
+    refined = WindowMasks(weights, window.class_probabilities, window.window, 4, are_weights=True)
+    scores = class_scores([refined], (61, 50))
+    expected = _materialised([refined], (61, 50))
     torch.testing.assert_close(scores.double(), expected, atol=2e-6, rtol=1e-5)
     assert torch.allclose(scores.sum(dim=0), torch.ones(61, 50), atol=1e-5)
 
@@ -271,16 +268,6 @@ def test_any_image_size_is_covered(generator: torch.Generator, size: tuple[int, 
     best = best_classes(logits, torch.eye(2)[None], size, MaskGrid((10, 20), 4))
     assert best.classes.shape == (1, *size)
     assert torch.isfinite(best.probabilities).all()
-
-
-def test_pixels_below_the_threshold_are_background() -> None:
-    """The threshold is inclusive: a pixel at it keeps its class; 0 leaves no background."""
-    best = BestClasses(
-        torch.tensor([[[2, 1, 0]]], dtype=torch.int16), torch.tensor([[[0.75, 0.5, 0.25]]])
-    )
-    assert label_map(best, 0.5).tolist() == [[[2, 1, BACKGROUND]]]
-    assert label_map(best, 0.0).tolist() == [[[2, 1, 0]]]
-    assert label_map(best, 0.5).dtype == torch.int16
 
 
 _MEASURE = """

@@ -9,7 +9,7 @@ import torch
 from sseg_core.inference.combine import class_scores
 from sseg_core.inference.mask_weights import WindowMasks
 from sseg_core.inference.pamr import refine, refine_window
-from sseg_core.inference.windows import Box
+from sseg_core.inference.windows import Box, Window
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_refined_masks_give_what_refined_class_scores_would(generator: torch.Gen
     logits = 4 * torch.randn(5, 12, 15, generator=generator)
     classes = torch.randn(5, 40, generator=generator).softmax(dim=1)
     pixels = torch.rand(3, 46, 60, generator=generator)  # the grid sticks out below
-    window = WindowMasks(logits, classes, Box(0, 0, 46, 60), 4)
+    window = WindowMasks(logits, classes, Window(Box(0, 0, 46, 60), (46, 60)), 4)
     refined = refine_window(window, pixels)
     assert refined.are_weights
     torch.testing.assert_close(refined.values.sum(dim=0), torch.ones(12, 15), atol=1e-4, rtol=0)
@@ -105,7 +105,6 @@ def test_refined_masks_give_what_refined_class_scores_would(generator: torch.Gen
     actual = torch.einsum("qc,qyx->cyx", classes, refined.values)
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4)
     # On the grid itself, combining interpolates nothing.
-    on_grid = WindowMasks(refined.values, classes, Box(0, 0, 12, 15), 1, are_weights=True)
-    torch.testing.assert_close(
-        class_scores([on_grid], (12, 15), (12, 15)), expected, atol=1e-5, rtol=1e-4
-    )
+    whole = Window(Box(0, 0, 12, 15), (12, 15))
+    on_grid = WindowMasks(refined.values, classes, whole, 1, are_weights=True)
+    torch.testing.assert_close(class_scores([on_grid], (12, 15)), expected, atol=1e-5, rtol=1e-4)

@@ -26,9 +26,10 @@ from sseg_core.config import (
     build_config,
 )
 from sseg_core.errors import ArtifactError, ConfigError, DataError
-from sseg_core.inference.segmenter import Segmenter, default_image_size, give_segments
+from sseg_core.inference.segmenter import Segmenter
 from sseg_core.inference.view import View
 from sseg_core.inference.vocabulary import Vocabulary
+from sseg_core.inference.word_network import WordNetwork, default_image_size, give_segments
 from sseg_core.models.build import build_model
 from sseg_core.models.sseg import SSeg
 from sseg_core.structures import MaskOutput
@@ -74,7 +75,7 @@ def model() -> LightAndDark:
 
 @pytest.fixture
 def segmenter(model: LightAndDark) -> Segmenter:
-    return Segmenter(model, _tokens, image_size=32)  # type: ignore[arg-type]
+    return Segmenter(WordNetwork(model, _tokens, image_size=32))  # type: ignore[arg-type]
 
 
 def _halves(height: int, width: int) -> np.ndarray:
@@ -248,8 +249,8 @@ def test_a_view_is_completed_by_the_model(segmenter: Segmenter) -> None:
     """What it leaves open is the model's own choice; what it fixes stays."""
     segmenter.template = "a {}"
     own = segmenter.complete(View())
-    assert own == View(32, 0, 0, ("a {}",), logit_scale=10.0)
-    fixed = View(48, 40, 20, ("{}", "the {}"), False, 50.0, 0.1, "pamr")
+    assert own == View(32, 0, 0, ("a {}",), logit_scale=10.0, scales=(1.0,), flip=False)
+    fixed = View(48, 40, 20, ("{}", "the {}"), False, 50.0, 0.1, "pamr", (1.0, 2.0), True)
     assert segmenter.complete(fixed) == fixed
     assert segmenter.complete(View(window=24)).stride == 12
     assert segmenter.complete(own) == own
@@ -488,6 +489,47 @@ def test_a_pillow_image_is_taken_like_a_file(
         from_memory = segmenter.segment(picture, ["cat", "dog"])
         assert np.array_equal(from_file.image, from_memory.image)
         assert np.array_equal(from_file.label_map, from_memory.label_map)
+
+
+def test_a_student_is_loaded_like_any_other_checkpoint(
+    store: ArtifactStore, make_student: Callable[..., Artifact]
+) -> None:
+    """By its manifest; the weights that its training started from may be out of reach."""
+    names = ("cat", "dog")
+    artifact = make_student(store, names, background=True, backbone={"pretrained": True})
+    image = np.random.default_rng(1).integers(0, 256, (45, 70, 3), dtype=np.uint8)
+    results = []
+    for reference in (None, "plus", "plus:v1", str(artifact.path)):
+        segmenter = Segmenter.load(reference, store=store, device="cpu")
+        assert (segmenter.image_size, segmenter.class_names) == (64, names)
+        assert segmenter.tells_background
+        results.append(segmenter.segment(image, ["dog"]))
+    first, *others = results
+    assert all(np.array_equal(first.probabilities, other.probabilities) for other in others)
+    assert first.class_names == ("dog",)
+    assert first.label_map.shape == (45, 70)
+    with pytest.raises(ConfigError, match="plus:v1 knows 2 classes, and 'tiger' is none of them"):
+        Segmenter.load(store=store, device="cpu").segment(image, ["dog", "tiger"])
+
+
+@pytest.mark.parametrize(
+    ("stats", "hint"),
+    [
+        ({}, "Choose among cat, dog."),
+        ({"teacher": "clip:ViT-B-16"}, "Its teacher clip:ViT-B-16 takes any words"),
+        ({"teacher": "gone:v1"}, "Its teacher gone:v1 takes any words"),
+        ({"teacher": "plus:v1"}, "Choose among cat, dog."),  # itself, in a manifest of a stranger
+    ],
+)
+def test_the_teacher_of_a_student_may_be_anything(
+    store: ArtifactStore, make_student: Callable[..., Artifact], stats: dict[str, str], hint: str
+) -> None:
+    """A rival, a checkpoint of another store, or none."""
+    make_student(store, ["cat", "dog"], background=False, stats=stats)
+    segmenter = Segmenter.load(store=store, device="cpu")
+    with pytest.raises(ConfigError) as caught:
+        segmenter.check(["tiger"])
+    assert caught.value.hint.startswith(hint)
 
 
 # --- with a network that reads pseudo-masks -----------------------------------------------------

@@ -9,7 +9,7 @@ from sseg_core.inference.combine import best_of_windows, class_scores
 from sseg_core.inference.mask_weights import WindowMasks
 from sseg_core.inference.small_classes import without_small
 from sseg_core.inference.vocabulary import Vocabulary
-from sseg_core.inference.windows import window_boxes
+from sseg_core.inference.windows import Window, window_boxes
 
 SIZE = (40, 56)
 
@@ -23,17 +23,17 @@ def test_it_is_what_sclip_does_with_all_scores(min_share: float, seed: int) -> N
         WindowMasks(
             4 * torch.randn(6, 6, 6, generator=generator),
             (4 * torch.randn(6, 9, generator=generator)).softmax(dim=-1),
-            box,
+            Window(box, (24, 32)),
             4,
         )
         for box in window_boxes((24, 32), 24, 8)
     ]
     # Classes 0 to 3, the second with three words, and two words for background.
     vocabulary = Vocabulary(tuple("abcdefghi"), (0, 1, 1, 1, 2, 3, 3, -1, -1), ("a", "b", "e", "f"))
-    best = best_of_windows(windows, (24, 32), SIZE)
-    result = without_small(best, windows, (24, 32), vocabulary, min_share)
+    best = best_of_windows(windows, SIZE)
+    result = without_small(best, windows, vocabulary, min_share)
 
-    scores_W = class_scores(windows, (24, 32), SIZE)
+    scores_W = class_scores(windows, SIZE)
     words = {0: [0], 1: [1, 2, 3], 2: [4], 3: [5, 6]}
     background = scores_W[[7, 8]].amax(0)
     scores = torch.stack([background, *(scores_W[words[c]].amax(0) for c in range(4))])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sseg_core.errors import ConfigError
@@ -15,9 +17,16 @@ def _completed(view: View) -> View:
 def test_what_a_protocol_leaves_open_is_the_models_choice() -> None:
     """What it fixes stays."""
     assert _completed(View()) == View(
-        short_side=448, window=0, stride=0, templates=("a {}",), logit_scale=100.0
+        short_side=448,
+        window=0,
+        stride=0,
+        templates=("a {}",),
+        logit_scale=100.0,
+        scales=(1.0,),
+        flip=False,
     )
     fixed = View(336, 224, 112, ("{}",), logit_scale=40.0, min_share=0.1, refine="pamr")
+    fixed = replace(fixed, scales=(0.5, 1.0), flip=True)
     assert _completed(fixed) == fixed
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sseg_core.inference.windows import Box, regions, window_boxes
+from sseg_core.inference.windows import Box, Window, regions, window_boxes
 
 sides = st.integers(1, 60)
 
@@ -64,9 +64,9 @@ def test_regions_cut_the_result_without_gaps_by_pixel_centres(
     stride = data.draw(st.integers(window // 4, window))
     boxes = window_boxes((height, width), window, stride)
     seen = np.zeros((H, W), int)
-    for region in regions(boxes, (height, width), (H, W)):
+    windows = [Window(box, (height, width)) for box in boxes]
+    for region in regions(windows, (H, W)):
         box = region.box
-        assert region.windows
         seen[box.top : box.bottom, box.left : box.right] += 1
         for y in {box.top, box.bottom - 1}:
             for x in {box.left, box.right - 1}:
@@ -78,11 +78,11 @@ def test_regions_cut_the_result_without_gaps_by_pixel_centres(
                     if 2 * H * b.top <= centre_y < 2 * H * b.bottom
                     and 2 * W * b.left <= centre_x < 2 * W * b.right
                 )
-                assert region.windows == covering
+                assert region.looks == (covering,)
     assert (seen == 1).all()
 
 
 def test_a_whole_image_is_one_region() -> None:
     """One window gives one region of all pixels."""
-    [region] = regions([Box(0, 0, 30, 40)], (30, 40), (123, 7))
-    assert (region.box, region.windows) == (Box(0, 0, 123, 7), (0,))
+    [region] = regions([Window(Box(0, 0, 30, 40), (30, 40))], (123, 7))
+    assert (region.box, region.looks) == (Box(0, 0, 123, 7), ((0,),))

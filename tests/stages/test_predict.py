@@ -184,6 +184,29 @@ def test_bad_words_are_refused_before_any_work(store: ArtifactStore, photos: Pat
     assert not (store.root / "predictions").exists()
 
 
+def test_a_student_is_used_like_any_other_checkpoint(
+    tmp_path: Path, photos: Path, make_student: Callable[..., Artifact]
+) -> None:
+    """Background is where it says so; what it was not taught is refused before any work."""
+    store = ArtifactStore(tmp_path / "students")
+    make_student(store, [*CLASSES, "cat"], background=True, stats={"teacher": "demo:v1"})
+    artifact = _run(store, photos / "b.png")
+    document = _document(artifact)
+    assert (document["image_size"], document["template"]) == (64, None)
+    [entry] = document["images"]
+    with Image.open(artifact.file(entry["label_map"])) as labels:
+        values = np.array(labels)
+    assert set(np.unique(values)) <= {0, 1, 2, 3}
+    assert entry["background_share"] == pytest.approx((values == 0).mean())
+    unknown = PredictConfig(images=(str(photos),), classes=("house", "tiger"))
+    with pytest.raises(ConfigError, match="plus:v1 knows 4 classes, and 'tiger' is none") as caught:
+        predict.run(unknown, store, name="none", device="cpu")
+    assert "--model demo:v1" in caught.value.hint
+    with pytest.raises(ConfigError, match="knows classes, not words"):
+        _run(store, photos, template="a photo of a {}")
+    assert not (store.root / "predictions" / "none").exists()
+
+
 def test_without_a_checkpoint_the_way_to_one_is_named(tmp_path: Path, photos: Path) -> None:
     """One sentence that says there is no checkpoint, and `sseg demo` as the shortest way."""
     with pytest.raises(ArtifactError, match="There is no checkpoint") as caught:

@@ -29,7 +29,7 @@ from sseg_core.config import (
     build_config,
 )
 from sseg_core.errors import ConfigError, DataError
-from sseg_core.inference.segmenter import give_segments
+from sseg_core.inference.word_network import give_segments
 from sseg_core.models.build import Model, build_model
 from sseg_core.models.sseg import SSeg
 from sseg_core.stages import evaluate

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from sseg_core.evaluation.benchmarks.class_lists import bundled_lines
-from sseg_core.evaluation.benchmarks.label_images import label_table, load_example, read_label_image
 from sseg_core.evaluation.benchmarks.layouts import (
     KeyedFiles,
     find_home,
@@ -13,6 +10,7 @@ from sseg_core.evaluation.benchmarks.layouts import (
     paired_keys,
     truth_source,
 )
+from sseg_core.evaluation.benchmarks.paired_files import paired_files
 from sseg_core.evaluation.benchmarks.request import BenchmarkRequest
 from sseg_core.evaluation.examples import VOID, Benchmark
 
@@ -57,18 +55,14 @@ def ade20k(request: BenchmarkRequest) -> Benchmark:
     truths = KeyedFiles(home / "annotations" / part, ".png")
     keys = paired_keys(images, truths, _LAYOUT)
     classes = ade20k_classes()
-    table = label_table({0: VOID} | {index + 1: index for index in range(len(classes))})
-    return Benchmark(
+    return paired_files(
+        request,
         name="ade20k",
         class_names=classes,
-        has_background=False,
-        keys=keys[: request.limit],
-        load=partial(
-            load_example,
-            image=images.path,
-            truth=lambda key: read_label_image(truths.path(key), table),
-        ),
-        split=request.split,
+        keys=keys,
+        images=images,
+        truths=truths,
+        labels={0: VOID} | {index + 1: index for index in range(len(classes))},
         source=truth_source(
             f"label images in annotations/{part}",
             found=len(keys),

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
 from sseg_core.errors import DataError, printable
 from sseg_core.evaluation.benchmarks.instance_file import Photo
 from sseg_core.evaluation.benchmarks.instances import InstanceSet, open_instances
-from sseg_core.evaluation.benchmarks.label_images import (
-    label_table,
-    load_example,
-    read_label_image,
-)
 from sseg_core.evaluation.benchmarks.layouts import KeyedFiles, paired_keys, truth_source
+from sseg_core.evaluation.benchmarks.paired_files import paired_files
 from sseg_core.evaluation.benchmarks.request import BenchmarkRequest
 from sseg_core.evaluation.examples import BACKGROUND, Benchmark
 
@@ -75,18 +70,14 @@ def _converted(home: Path, truths: KeyedFiles, request: BenchmarkRequest) -> Ben
     """Return the benchmark from the label maps that GroupViT's conversion writes."""
     images = KeyedFiles(home / "images" / f"{request.split}2017", ".jpg")
     keys = paired_keys(images, truths, _LAYOUT)
-    table = label_table({0: BACKGROUND} | {i + 1: i for i in range(len(COCO_CLASSES))})
-    return Benchmark(
+    return paired_files(
+        request,
         name=_COCO.name,
         class_names=COCO_CLASSES,
-        has_background=True,
-        keys=keys[: request.limit],
-        load=partial(
-            load_example,
-            image=images.path,
-            truth=lambda key: read_label_image(truths.path(key), table),
-        ),
-        split=request.split,
+        keys=keys,
+        images=images,
+        truths=truths,
+        labels={0: BACKGROUND} | {i + 1: i for i in range(len(COCO_CLASSES))},
         source=truth_source(
             f"label maps of COCO-Stuff, converted to {_CONVERTED[1:]}",
             found=len(keys),

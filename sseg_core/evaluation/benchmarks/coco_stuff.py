@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 from sseg_core.errors import DataError, printable
 from sseg_core.evaluation.benchmarks.class_lists import bundled_lines
-from sseg_core.evaluation.benchmarks.label_images import (
-    LabelTable,
-    label_table,
-    load_example,
-    read_label_image,
-)
 from sseg_core.evaluation.benchmarks.layouts import (
     KeyedFiles,
     find_home,
@@ -20,6 +14,7 @@ from sseg_core.evaluation.benchmarks.layouts import (
     paired_keys,
     truth_source,
 )
+from sseg_core.evaluation.benchmarks.paired_files import paired_files
 from sseg_core.evaluation.benchmarks.request import BenchmarkRequest
 from sseg_core.evaluation.examples import VOID, Benchmark
 
@@ -73,43 +68,36 @@ def coco_stuff(request: BenchmarkRequest) -> Benchmark:
     )
     folder = next(home / name / year for name in _IMAGE_FOLDERS if (home / name / year).is_dir())
     images = KeyedFiles(folder, ".jpg", names=_KEY)
-    truths, table = _truths(home, year)
+    truths, values = _truths(home, year)
     keys = paired_keys(images, truths, _LAYOUT)
     kind = "train ids" if truths.suffix == _TRAIN_IDS else "original ids"
     where = truths.folder.relative_to(home).as_posix()
-    return Benchmark(
+    return paired_files(
+        request,
         name="coco-stuff",
         class_names=coco_stuff_classes(),
-        has_background=False,
-        keys=keys[: request.limit],
-        load=partial(
-            load_example,
-            image=images.path,
-            truth=lambda key: read_label_image(truths.path(key), table),
-        ),
-        split=split,
+        keys=keys,
+        images=images,
+        truths=truths,
+        labels={255: VOID} | {value: index for index, value in enumerate(values)},
         source=truth_source(
             f"label images in {where}, {kind}", found=len(keys), published=_IMAGES[split]
         ),
     )
 
 
-def _truths(home: Path, year: str) -> tuple[KeyedFiles, LabelTable]:
-    """Return the label images, mmsegmentation's where there are both kinds, and their table."""
+def _truths(home: Path, year: str) -> tuple[KeyedFiles, Sequence[int]]:
+    """Return the label images, mmsegmentation's where there are both, and the classes' values."""
     for name in _TRUTH_FOLDERS:
         folder = home / name / year
         if not folder.is_dir():
             continue
         train_ids = KeyedFiles(folder, _TRAIN_IDS, names=_KEY)
         if train_ids.keys(_LAYOUT):
-            return train_ids, _table(tuple(range(len(_VALUES))))
+            return train_ids, range(len(_VALUES))
         original = KeyedFiles(folder, ".png", names=_KEY)
         if original.keys(_LAYOUT):
-            return original, _table(_VALUES)
+            return original, _VALUES
     raise DataError(
         f"There are no label maps of COCO-Stuff's {year} in {printable(home, None)}.", _LAYOUT
     )
-
-
-def _table(values: tuple[int, ...]) -> LabelTable:
-    return label_table({255: VOID} | {value: index for index, value in enumerate(values)})

@@ -19,7 +19,6 @@ from sseg_core.evaluation.benchmarks.imagenet_s import imagenet_s_classes
 from sseg_core.evaluation.benchmarks.label_images import (
     LabelTable,
     label_table,
-    load_example,
     read_label_image,
     refuse_pictures,
 )
@@ -30,9 +29,10 @@ from sseg_core.evaluation.benchmarks.layouts import (
     read_split,
     require_files,
 )
+from sseg_core.evaluation.benchmarks.paired_files import read_photo
 from sseg_core.evaluation.benchmarks.pascal import CONTEXT_CLASSES, VOC_CLASSES, VOC_OWN_CLASSES
 from sseg_core.evaluation.benchmarks.request import BenchmarkRequest
-from sseg_core.evaluation.examples import BACKGROUND, VOID, Benchmark
+from sseg_core.evaluation.examples import BACKGROUND, VOID, Benchmark, LabelMap
 
 _CLASSES = "classes.txt"
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -73,20 +73,21 @@ def folder(request: BenchmarkRequest) -> Benchmark:
     what = "masks of the images"
     require_files(keys, masks.keys(_LAYOUT), masks, what=what, layout=_LAYOUT)
     refuse_pictures(masks.path(keys[0]), _NO_PICTURES)
-    bytes_table, wide_table = _tables(len(classes), has_background=has_background)
+    tables = _tables(len(classes), has_background=has_background)
     return Benchmark(
         name=f"folder:{printable(root.resolve().name)}",
         class_names=classes,
         has_background=has_background,
         keys=keys[: request.limit],
-        load=partial(
-            load_example,
-            image=lambda key: images_in / images[key],
-            truth=lambda key: read_label_image(masks.path(key), bytes_table, wide_table),
-        ),
+        image=partial(read_photo, {key: images_in / images[key] for key in keys}.__getitem__),
+        truth=partial(_read_mask, masks, tables),
         split=request.split,
         source=f"label images in {masks_in.relative_to(root).as_posix()}",
     )
+
+
+def _read_mask(masks: KeyedFiles, tables: tuple[LabelTable, LabelTable], key: str) -> LabelMap:
+    return read_label_image(masks.path(key), *tables)
 
 
 def known_class_lists() -> Mapping[str, tuple[str, ...]]:

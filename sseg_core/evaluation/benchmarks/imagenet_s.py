@@ -7,11 +7,7 @@ from functools import partial
 
 from sseg_core.errors import DataError, printable
 from sseg_core.evaluation.benchmarks.class_lists import bundled_lines
-from sseg_core.evaluation.benchmarks.label_images import (
-    label_table,
-    load_example,
-    read_rgb_labels,
-)
+from sseg_core.evaluation.benchmarks.label_images import read_rgb_labels
 from sseg_core.evaluation.benchmarks.layouts import (
     KeyedFiles,
     find_home,
@@ -20,6 +16,7 @@ from sseg_core.evaluation.benchmarks.layouts import (
     paired_keys,
     truth_source,
 )
+from sseg_core.evaluation.benchmarks.paired_files import paired_files
 from sseg_core.evaluation.benchmarks.request import BenchmarkRequest
 from sseg_core.evaluation.examples import BACKGROUND, VOID, Benchmark
 
@@ -98,20 +95,15 @@ def imagenet_s(request: BenchmarkRequest, *, classes: int) -> Benchmark:
     images = KeyedFiles(home / part, ".JPEG", wnids)
     truths = KeyedFiles(truths_in, ".png", wnids)
     keys = paired_keys(images, truths, layout)
-    table = label_table(
-        {0: BACKGROUND, _IGNORED: VOID} | {index + 1: index for index in range(len(names))}
-    )
-    return Benchmark(
+    return paired_files(
+        request,
         name=f"imagenet-s-{classes}",
-        class_names=tuple(names.values()),
-        has_background=True,
-        keys=keys[: request.limit],
-        load=partial(
-            load_example,
-            image=images.path,
-            truth=lambda key: read_rgb_labels(truths.path(key), table),
-        ),
-        split=request.split,
+        class_names=list(names.values()),
+        keys=keys,
+        images=images,
+        truths=truths,
+        labels={0: BACKGROUND, _IGNORED: VOID} | {i + 1: i for i in range(len(names))},
+        read=read_rgb_labels,
         source=truth_source(
             f"label images in {truths_in.name}",
             found=len(keys),

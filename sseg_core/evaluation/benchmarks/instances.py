@@ -10,8 +10,8 @@ from pathlib import Path
 from sseg_core.errors import DataError, printable
 from sseg_core.evaluation.benchmarks.instance_file import InstanceFile, Photo, read_instances
 from sseg_core.evaluation.benchmarks.instance_masks import merge_instances
-from sseg_core.evaluation.benchmarks.label_images import load_example
 from sseg_core.evaluation.benchmarks.layouts import no_such_split, truth_source
+from sseg_core.evaluation.benchmarks.paired_files import read_photo
 from sseg_core.evaluation.benchmarks.prepared import PreparedTruth, Truths
 from sseg_core.evaluation.benchmarks.request import BenchmarkRequest
 from sseg_core.evaluation.examples import BACKGROUND, Benchmark, LabelMap
@@ -75,7 +75,8 @@ def open_instances(kind: InstanceSet, request: BenchmarkRequest) -> Benchmark:
         class_names=truths.class_names,
         has_background=kind.elsewhere == BACKGROUND,
         keys=tuple(truths.images),
-        load=partial(load_example, image=photos.__getitem__, truth=truths.load),
+        image=partial(read_photo, photos.__getitem__),
+        truth=truths.load,
         split=split,
         source=truth_source(
             f"instances of {path.name}, merged by class",
@@ -89,12 +90,13 @@ def _truths(kind: InstanceSet, file: InstanceFile, path: Path, request: Benchmar
     class_names = kind.class_names(file.categories, path)
     label_of = {category: label for label, category in enumerate(file.categories)}
     images = {key: kind.places(photo, request.split) for key, photo in file.photos.items()}
-
-    def load(key: str) -> LabelMap:
-        size, instances = file.photos[key].size, file.instances.get(key, ())
-        return merge_instances(key, size, instances, label_of, kind.elsewhere)
-
+    load = partial(_merged, file, label_of, kind.elsewhere)
     return Truths(class_names, images, len(images), load).first(request.limit)
+
+
+def _merged(file: InstanceFile, label_of: Mapping[int, int], elsewhere: int, key: str) -> LabelMap:
+    size, instances = file.photos[key].size, file.instances.get(key, ())
+    return merge_instances(key, size, instances, label_of, elsewhere)
 
 
 def _photos(root: Path, truths: Truths, listed_in: Path, layout: str) -> dict[str, Path]:

@@ -6,7 +6,7 @@ What is wrong with one file is an `ImageError`: the evaluator skips that image a
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,9 @@ import numpy.typing as npt
 from PIL.PngImagePlugin import PngImageFile
 
 from sseg_core.config import MAX_PIXELS
-from sseg_core.data.images import ImageError, read_image
+from sseg_core.data.images import ImageError
 from sseg_core.errors import DataError, printable
-from sseg_core.evaluation.examples import Example, LabelMap
+from sseg_core.evaluation.examples import LabelMap
 
 LabelTable = npt.NDArray[np.int16]
 """[65536] class index, `BACKGROUND` or `VOID` of each value of a file; `_UNKNOWN` where none."""
@@ -92,28 +92,6 @@ def refuse_pictures(path: Path, hint: str) -> None:
         raise DataError(
             f"{printable(path, None)} is {_kind_name(depth, kind)} PNG, {_NO_LABELS}.", hint
         )
-
-
-def load_example(
-    key: str, *, image: Callable[[str], Path], truth: Callable[[str], LabelMap]
-) -> Example:
-    """Return an image with its truth.
-
-    Args:
-        key: of the example; it must have been checked to name a file of the benchmark.
-        image: the path of a key's image.
-        truth: the label map of a key.
-
-    Raises:
-        ImageError: one of the two is damaged, or they are not of the same size.
-    """
-    pixels = read_image(image(key), MAX_PIXELS)
-    labels = truth(key)
-    if labels.shape != pixels.shape[:2]:
-        (height, width), (rows, columns) = pixels.shape[:2], labels.shape
-        problem = f"has a truth of {columns} x {rows} pixels, but is {width} x {height} itself"
-        raise ImageError("bad truth", problem, printable(image(key), None))
-    return Example(key, pixels, labels)
 
 
 _NO_LABELS = "whose colours are no labels; it must be palette or 8-bit grey"

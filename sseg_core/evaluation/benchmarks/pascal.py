@@ -8,11 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from sseg_core.errors import DataError, printable
-from sseg_core.evaluation.benchmarks.label_images import (
-    label_table,
-    load_example,
-    read_label_image,
-)
 from sseg_core.evaluation.benchmarks.layouts import (
     KeyedFiles,
     find_home,
@@ -20,6 +15,7 @@ from sseg_core.evaluation.benchmarks.layouts import (
     require_files,
     truth_source,
 )
+from sseg_core.evaluation.benchmarks.paired_files import paired_files, read_photo
 from sseg_core.evaluation.benchmarks.pascal_detail import ANNOTATIONS, read_segments
 from sseg_core.evaluation.benchmarks.prepared import PreparedTruth, Truths
 from sseg_core.evaluation.benchmarks.request import BenchmarkRequest
@@ -127,7 +123,8 @@ def context(request: BenchmarkRequest) -> Benchmark:
         class_names=CONTEXT_CLASSES,
         has_background=True,
         keys=tuple(truths.images),
-        load=partial(load_example, image=_images(home).path, truth=truths.load),
+        image=partial(read_photo, _images(home).path),
+        truth=truths.load,
         split=request.split,
         source=truth_source(
             f"{ANNOTATIONS} of Pascal in Detail",
@@ -174,20 +171,14 @@ def _from_label_images(
     truths = KeyedFiles(home / folder, ".png")
     what = f"label images that {listed_in} names"
     require_files(keys, truths.keys(layout), truths, what=what, layout=layout)
-    table = label_table(
-        {0: BACKGROUND, 255: VOID} | {index + 1: index for index in range(len(classes))}
-    )
-    return Benchmark(
+    return paired_files(
+        request,
         name=name,
         class_names=classes,
-        has_background=True,
-        keys=keys[: request.limit],
-        load=partial(
-            load_example,
-            image=_images(home).path,
-            truth=lambda key: read_label_image(truths.path(key), table),
-        ),
-        split=request.split,
+        keys=keys,
+        images=_images(home),
+        truths=truths,
+        labels={0: BACKGROUND, 255: VOID} | {index + 1: index for index in range(len(classes))},
         source=truth_source(
             f"label images in {folder}", found=len(keys), published=published.get(request.split)
         ),

@@ -184,16 +184,31 @@ def _read(artifact: Artifact) -> Truths:
         class_names, listed = tuple(index["class_names"]), int(index["listed"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(artifact.path / _INDEX, artifact) from error
-    damaged = artifact.manifest.stats["damaged"]
-    shard_of = {}
+    shard_of: dict[str, Path] = {}
     for name, keys in _shards(tuple(images)):
         shard_of.update(dict.fromkeys(keys, artifact.file(name)))
+    kept = _KeptTruth(artifact, shard_of)
+    return Truths(class_names, images, listed, kept.load)
 
-    def load(key: str) -> LabelMap:
+
+@dataclass(frozen=True, eq=False)
+class _KeptTruth:
+    """The label maps of an artifact.
+
+    Attributes:
+        artifact: that holds them.
+        shard_of: the zip file of each key.
+    """
+
+    artifact: Artifact
+    shard_of: Mapping[str, Path]
+
+    def load(self, key: str) -> LabelMap:
+        damaged = self.artifact.manifest.stats["damaged"]
         if key in damaged:
             raise ImageError("bad truth", damaged[key], f"The truth of {key}")
         try:
-            with zipfile.ZipFile(shard_of[key]) as stream:
+            with zipfile.ZipFile(self.shard_of[key]) as stream:
                 return _from_png(stream.read(f"{key}.png"))
         except (
             OSError,
@@ -203,9 +218,7 @@ def _read(artifact: Artifact) -> Truths:
             zipfile.BadZipFile,
             zlib.error,
         ) as error:
-            raise _damaged(shard_of[key], artifact) from error
-
-    return Truths(class_names, images, listed, load)
+            raise _damaged(self.shard_of[key], self.artifact) from error
 
 
 def _damaged(path: Path, artifact: Artifact) -> ArtifactError:

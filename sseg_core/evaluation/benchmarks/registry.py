@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sseg_core.artifacts import ArtifactStore
-from sseg_core.config import EvalConfig, ToyWorldConfig
+from sseg_core.config import AskConfig, ToyWorldConfig
 from sseg_core.errors import ConfigError, did_you_mean
 from sseg_core.evaluation.benchmarks.ade20k import ade20k
 from sseg_core.evaluation.benchmarks.coco import coco_object
@@ -39,7 +39,7 @@ BENCHMARKS = ("toyworld", *_ON_DISK, f"{FOLDER}DIR")
 
 
 def open_benchmark(
-    config: EvalConfig,
+    config: AskConfig,
     store: ArtifactStore | None = None,
     progress: Progress = SILENT,
     *,

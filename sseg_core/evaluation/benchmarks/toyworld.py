@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 
-from sseg_core.data.toyworld import CLASSES, OBJECTS, render_scene
+from sseg_core.data.images import RGBImage
+from sseg_core.data.toyworld import CLASSES, OBJECTS, Scene, render_scene
 from sseg_core.errors import DataError, did_you_mean
-from sseg_core.evaluation.examples import Benchmark, Example
+from sseg_core.evaluation.examples import Benchmark, LabelMap
 
 TOYWORLD_SCENES = 200
 
@@ -31,11 +32,20 @@ def toyworld(
         has_background=False,
         keys=tuple(f"{index:06d}" for index in range(count)),
         split=split,
-        load=partial(_load_scene, seed=seed, size=size, train=split == "train"),
+        image=partial(_image, seed, size, split),
+        truth=partial(_truth, seed, size, split),
         subsets={"objects": OBJECTS},
     )
 
 
-def _load_scene(key: str, *, seed: int, size: int, train: bool) -> Example:
-    scene = render_scene(seed, int(key), size, "train" if train else "val")
-    return Example(key, scene.image, scene.label_map.astype(np.int16))
+def _image(seed: int, size: int, split: str, key: str) -> RGBImage:
+    return _scene(seed, size, split, key).image
+
+
+def _truth(seed: int, size: int, split: str, key: str) -> LabelMap:
+    return _scene(seed, size, split, key).label_map.astype(np.int16)
+
+
+@lru_cache(maxsize=1)  # image and truth of a scene are asked for one after the other
+def _scene(seed: int, size: int, split: str, key: str) -> Scene:
+    return render_scene(seed, int(key), size, "train" if split == "train" else "val")

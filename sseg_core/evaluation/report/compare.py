@@ -33,6 +33,7 @@ _DECISIVE = {
     "threshold",
 }
 """Settings that scores must share to compare; the others are a model's own affair."""
+_BACKGROUND_COUNTS = {"class", "threshold", "words"}
 _EXTREMES = 6  # classes listed as gains and as losses
 _IMAGES = 12  # listed where runs differ most
 
@@ -150,12 +151,20 @@ def _column(index: int, run: Run) -> Column:
 
 
 def what_keeps_apart(runs: Sequence[Run]) -> list[str]:
-    """Return the names of settings that differ and keep the scores from being compared."""
+    """Return the names of settings that differ and keep the scores from being compared.
+
+    How a model finds background is its own affair where one of them tells it apart itself, as
+    long as it counts as a class for all.
+    """
     tables = [_setting(run.stats) for run in runs]
+    decisive = _DECISIVE
+    rules = {table.get("background") for table in tables}
+    if "class" in rules and rules <= _BACKGROUND_COUNTS:
+        decisive = decisive - {"background", "background_words", "threshold"}
     return [
         name.replace("_", " ")
         for name in dict.fromkeys(name for table in tables for name in table)
-        if name in _DECISIVE and any(table.get(name) != tables[0].get(name) for table in tables)
+        if name in decisive and any(table.get(name) != tables[0].get(name) for table in tables)
     ]
 
 
@@ -177,6 +186,8 @@ def _settings(
 
 def _setting(stats: Mapping[str, Any]) -> dict[str, Any]:
     protocol = dict(stats.get("protocol") or {})
+    if "window" in protocol:  # scores from before there were the two
+        protocol = {"scales": [1.0], "flip": False, **protocol}
     protocol.pop("changed", None)
     title = {"protocol": protocol.pop("name", None), "version of it": protocol.pop("version", None)}
     return {**{name: stats.get(name) or None for name in _SETTING}, **title, **protocol}

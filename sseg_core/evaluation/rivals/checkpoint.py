@@ -1,4 +1,4 @@
-"""Trained checkpoints, S-Seg's own and its baseline 2, as `sseg eval` asks them."""
+"""Trained checkpoints, S-Seg, its baseline 2 and students, as `sseg eval` asks them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 
 from sseg_core.artifacts import Artifact, ArtifactStore
-from sseg_core.config import TrainConfig, build_config
+from sseg_core.config import StudentConfig, TrainConfig, build_checkpoint_config
 from sseg_core.data.images import RGBImage
+from sseg_core.errors import printable
 from sseg_core.evaluation.rivals.rival import Prediction
 from sseg_core.inference.segmenter import Segmenter
 from sseg_core.inference.view import View
@@ -37,6 +38,8 @@ class CheckpointRival:
         view: how images and words are shown, all filled in.
         parents: the checkpoint.
         notes: what the network is, and what its weights and pseudo-masks learned from.
+        takes_words: it can be asked for any words; a student knows only its classes.
+        tells_background: it was taught background, and needs no threshold to tell it.
     """
 
     def __init__(self, segmenter: Segmenter, view: View) -> None:
@@ -49,11 +52,21 @@ class CheckpointRival:
         self.parents: tuple[Artifact, ...] = ()
         self.reference = "model"
         self.notes: tuple[str, ...] = ()
+        self.takes_words = segmenter.class_names is None
+        self.tells_background = segmenter.tells_background
         self._segmenter = segmenter
         if (artifact := segmenter.artifact) is not None:
             self.parents = (artifact,)
             self.reference = artifact.reference
-            self.notes = _notes(build_config(TrainConfig, artifact.manifest.config))
+            self.notes = _notes(artifact)
+
+    def check(self, vocabulary: Vocabulary) -> None:
+        """Tell before any image is looked at whether it can be asked for a vocabulary.
+
+        Raises:
+            ConfigError: a student does not know one of the classes.
+        """
+        self._segmenter.check(vocabulary)
 
     def segment(self, images: Sequence[RGBImage], vocabulary: Vocabulary) -> list[Prediction]:
         """Return the most probable class of each pixel, and its probability; see `Rival`."""
@@ -80,7 +93,14 @@ def open_checkpoint(
     return CheckpointRival(Segmenter.load(reference, store=store, device=str(device)), view)
 
 
-def _notes(config: TrainConfig) -> tuple[str, ...]:
+def _notes(artifact: Artifact) -> tuple[str, ...]:
+    config = build_checkpoint_config(artifact.manifest.config)
+    if isinstance(config, StudentConfig):
+        return _student_notes(config, artifact)
+    return _word_notes(config)
+
+
+def _word_notes(config: TrainConfig) -> tuple[str, ...]:
     kind = _ARCHITECTURES[config.model.architecture]
     recipe = f", trained from the recipe {config.recipe}" if config.recipe != "custom" else ""
     notes = [f"{kind}{recipe}"]
@@ -90,4 +110,18 @@ def _notes(config: TrainConfig) -> tuple[str, ...]:
     learned_from = supervision(features) if features != "auto" else "self"
     if learned_from in _MASKS:
         notes.append(f"The features of its pseudo-masks, {features}, {_MASKS[learned_from]}.")
+    return tuple(notes)
+
+
+def _student_notes(config: StudentConfig, artifact: Artifact) -> tuple[str, ...]:
+    stats, backbone = artifact.manifest.stats, config.model.backbone
+    teacher = stats.get("teacher")
+    of = f" of {printable(teacher)}" if teacher else ""
+    notes = [f"S-Seg+ (UperNet on {printable(backbone.name)}), a student{of}"]
+    start = warm_start_note(backbone)
+    if start is not None:
+        notes.append(start)
+    licence = stats.get("licence")
+    if licence and (start is None or str(licence) not in start):
+        notes.append(f"The weights that its backbone started from are under {printable(licence)}.")
     return tuple(notes)

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from sseg_core.artifacts import Artifact
 from sseg_core.data.images import RGBImage
-from sseg_core.evaluation.rivals.cell_maps import CellMaps
 from sseg_core.evaluation.rivals.open_clip_model import ClipName, OpenClip, TokenKind
 from sseg_core.evaluation.rivals.rival import Prediction
-from sseg_core.evaluation.rivals.score_maps import SHORT_SIDE, label_pixels
-from sseg_core.evaluation.rivals.shown_image import ShownImage
+from sseg_core.evaluation.rivals.shown_image import SHORT_SIDE, ShownImage
 from sseg_core.evaluation.rivals.text_encoder import TextEncoder
+from sseg_core.inference.cell_maps import CellMaps
+from sseg_core.inference.score_maps import label_pixels
 from sseg_core.inference.view import View
 from sseg_core.inference.vocabulary import Vocabulary
 from sseg_core.inference.windows import Box
@@ -121,7 +121,7 @@ class DenseClip:
                 for windows in torch.split(shown.pixels_n3hw, _WINDOWS_AT_ONCE)
             ]
         )
-        logits = CellMaps(logits_nhwW, shown.boxes, shown.size, self._clip.patch_size)
+        logits = CellMaps(list(logits_nhwW), shown.windows, self._clip.patch_size)
 
         def scores(size: tuple[int, int]) -> Iterator[tuple[Box, Tensor]]:
             for box, block_rxW in logits.blocks(size):

@@ -28,8 +28,7 @@ from sseg_core.checkpoint import load_tensors, read_tensors
 from sseg_core.data.images import RGBImage
 from sseg_core.errors import ArtifactError, ConfigError
 from sseg_core.evaluation.rivals.rival import Prediction
-from sseg_core.evaluation.rivals.score_maps import SHORT_SIDE
-from sseg_core.evaluation.rivals.shown_image import ShownImage
+from sseg_core.evaluation.rivals.shown_image import SHORT_SIDE, ShownImage
 from sseg_core.evaluation.rivals.text_encoder import TextEncoder
 from sseg_core.inference.combine import best_of_windows
 from sseg_core.inference.mask_weights import WindowMasks
@@ -143,9 +142,9 @@ class GroupVit:
             hard.append(self._hard(grouping.memberships, windows_n3hw.shape[2:]))
             scores.append(word_scores(grouping, texts_WD, view.logit_scale))
         windows = [
-            WindowMasks(hard_Ghw, scores_GW, box, stride=1, are_weights=True)
-            for hard_Ghw, scores_GW, box in zip(
-                torch.cat(hard), torch.cat(scores), shown.boxes, strict=True
+            WindowMasks(hard_Ghw, scores_GW, window, stride=1, are_weights=True)
+            for hard_Ghw, scores_GW, window in zip(
+                torch.cat(hard), torch.cat(scores), shown.windows, strict=True
             )
         ]
         if view.refine == "pamr":
@@ -154,10 +153,10 @@ class GroupVit:
                 for window, pixels_3hw in zip(windows, shown.pixels_n3hw, strict=True)
             ]
         size = (image.shape[0], image.shape[1])
-        best = best_of_windows(windows, shown.size, size)
+        best = best_of_windows(windows, size)
         if view.min_share > 0:
-            best = without_small(best, windows, shown.size, vocabulary, view.min_share)
-        confidence = best_of_windows([_confident(w) for w in windows], shown.size, size)
+            best = without_small(best, windows, vocabulary, view.min_share)
+        confidence = best_of_windows([_confident(w) for w in windows], size)
         return Prediction(
             vocabulary.class_map(best.classes.cpu().numpy()),
             confidence.probabilities.cpu().numpy(),

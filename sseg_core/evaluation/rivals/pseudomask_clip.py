@@ -17,8 +17,8 @@ from sseg_core.evaluation.rivals.clip_dense import clip_note
 from sseg_core.evaluation.rivals.open_clip_model import ClipName, OpenClip
 from sseg_core.evaluation.rivals.oracle import square_images
 from sseg_core.evaluation.rivals.rival import Prediction
-from sseg_core.evaluation.rivals.score_maps import label_pixels
 from sseg_core.evaluation.rivals.text_encoder import TextEncoder
+from sseg_core.inference.score_maps import label_pixels
 from sseg_core.inference.view import View
 from sseg_core.inference.vocabulary import Vocabulary
 from sseg_core.inference.windows import Box

@@ -62,6 +62,7 @@ def open_rival(
     if reference is None or names_checkpoint(reference):
         _refuse_weights(reference or "A checkpoint", weights)
         return open_checkpoint(reference, view, store, device)
+    _refuse_looks(reference, view)
     if is_plugin(reference):
         _refuse_weights(reference, weights)
         return Plugin(reference)
@@ -100,3 +101,12 @@ def names_checkpoint(reference: str | None) -> bool:
 def _refuse_weights(model: str, weights: str | None) -> None:
     if weights is not None:
         raise ConfigError(f"{model} has its own weights.", "Leave weights out.")
+
+
+def _refuse_looks(model: str, view: View) -> None:
+    for name, is_asked in {"scales": view.scales not in {None, (1.0,)}, "flip": view.flip}.items():
+        if is_asked:
+            raise ConfigError(
+                f"{model} looks at an image once: {name} is an option of checkpoints.",
+                f"Leave {name} out.",
+            )

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
-
-import numpy as np
-import numpy.typing as npt
 
 from sseg_core.artifacts import Artifact
 from sseg_core.data.images import RGBImage
-from sseg_core.evaluation.examples import Example, LabelMap
+from sseg_core.evaluation.examples import Example
+from sseg_core.inference.prediction import Prediction
 from sseg_core.inference.view import View
 from sseg_core.inference.vocabulary import Vocabulary
 
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """A model's answer for one image.
-
-    Attributes:
-        label_map: [H, W] class index, `BACKGROUND` (-1) for background.
-        confidence: [H, W] float in [0, 1]; a pixel below the protocol's threshold is background,
-            whatever `label_map` says. None for a model that has no such measure.
-    """
-
-    label_map: LabelMap
-    confidence: npt.NDArray[np.float32] | None = None
+__all__ = ["Prediction", "Predictor", "Rival", "predictor"]
 
 
 class Rival(Protocol):

@@ -8,15 +8,17 @@ import torch
 from sseg_core.data.images import RGBImage
 from sseg_core.inference.image_input import at_short_side
 from sseg_core.inference.view import View
-from sseg_core.inference.windows import window_boxes
+from sseg_core.inference.windows import Window, window_boxes
+
+SHORT_SIDE = 448
+"""To which the rivals resize an image that a protocol does not (S-Seg App. A.1)."""
 
 
 class ShownImage:
     """An image in windows of one size.
 
     Attributes:
-        size: height and width of the image as it is shown.
-        boxes: where its n windows lie in it.
+        windows: the n windows.
         pixels_n3hw: [n, 3, h, w] float RGB in [0, 1], the windows.
     """
 
@@ -32,10 +34,11 @@ class ShownImage:
         assert view.window is not None
         assert view.stride is not None
         resized = at_short_side(image, view.short_side)
-        self.size = (resized.shape[0], resized.shape[1])
-        self.boxes = window_boxes(self.size, view.window, view.stride)
+        size = (resized.shape[0], resized.shape[1])
+        boxes = window_boxes(size, view.window, view.stride)
+        self.windows = [Window(box, size) for box in boxes]
         pixels = torch.from_numpy(np.require(resized, requirements=["C", "W"]))
         shown_3HW = pixels.to(device).permute(2, 0, 1).float() / 255
         self.pixels_n3hw = torch.stack(
-            [shown_3HW[:, box.top : box.bottom, box.left : box.right] for box in self.boxes]
+            [shown_3HW[:, box.top : box.bottom, box.left : box.right] for box in boxes]
         )

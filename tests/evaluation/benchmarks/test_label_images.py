@@ -16,7 +16,6 @@ from sseg_core.errors import DataError
 from sseg_core.evaluation.benchmarks import label_images
 from sseg_core.evaluation.benchmarks.label_images import (
     label_table,
-    load_example,
     read_label_image,
     read_rgb_labels,
     refuse_pictures,
@@ -186,15 +185,3 @@ def test_the_pixel_limit_holds_for_truth(tmp_path: Path, monkeypatch: pytest.Mon
     Image.fromarray(VALUES).save(tmp_path / "a.png")
     with pytest.raises(ImageError, match="more than 5 pixels"):
         read_label_image(tmp_path / "a.png", TABLE)
-
-
-def test_an_image_and_a_truth_of_different_size_are_refused(tmp_path: Path) -> None:
-    """Both sizes are named, width first; a truth lying on its side is no exception."""
-    Image.new("RGB", (3, 2)).save(tmp_path / "a.jpg")
-    example = load_example("a", image=lambda key: tmp_path / f"{key}.jpg", truth=lambda key: LABELS)
-    assert (example.key, example.image.shape, example.truth is LABELS) == ("a", (2, 3, 3), True)
-    with pytest.raises(
-        ImageError, match=r"a\.jpg has a truth of 2 x 3 .* is 3 x 2 itself"
-    ) as caught:
-        load_example("a", image=lambda key: tmp_path / f"{key}.jpg", truth=lambda key: LABELS.T)
-    assert caught.value.reason == "bad truth"

@@ -7,7 +7,12 @@ import pytest
 from PIL import Image
 
 from sseg_core.evaluation.examples import VOID
-from sseg_core.evaluation.report.contact_sheet import Sample, contact_sheet, draw_sample
+from sseg_core.evaluation.report.contact_sheet import (
+    Sample,
+    contact_sheet,
+    draw_labels,
+    draw_sample,
+)
 from sseg_core.inference.render import class_colors
 
 NAMES = ("tree", "house", "snow")
@@ -34,7 +39,9 @@ def test_the_hue_is_the_class_and_the_brightness_the_photo() -> None:
     blue, orange = np.zeros((24, 24, 3), np.uint8), np.zeros((24, 24, 3), np.uint8)
     blue[:] = (40, 80, 250)  # both as bright as each other
     orange[:] = (190, 59, 26)
-    drawn = [draw_sample("", photo, *_maps(2, 2), NAMES).truth for photo in (blue, orange)]
+    drawn = [
+        draw_sample("", photo, *_maps(2, 2), NAMES).pictures["truth"] for photo in (blue, orange)
+    ]
     tints = [np.array(picture)[12, 12].astype(int) for picture in drawn]
     assert np.abs(tints[0] - tints[1]).max() <= 4
     color = class_colors(NAMES)[2]
@@ -45,9 +52,11 @@ def test_background_is_the_photo_and_the_unknown_is_white() -> None:
     """-1 keeps the photo's colours, void is drawn white, and neither counts as a class."""
     photo = np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8)
     sample = draw_sample("", photo, *_maps(VOID, -1), NAMES)
-    assert np.array_equal(np.array(sample.prediction), np.array(sample.photo))
-    assert _colors(sample.truth) == {(255, 255, 255)}
-    assert np.isnan(sample.right)
+    assert np.array_equal(
+        np.array(sample.pictures["prediction"]), np.array(sample.pictures["photo"])
+    )
+    assert _colors(sample.pictures["truth"]) == {(255, 255, 255)}
+    assert sample.remark == ""
     assert contact_sheet([sample], NAMES).size[0] > 3 * 240
 
 
@@ -56,7 +65,7 @@ def test_right_is_the_share_of_the_labelled_pixels() -> None:
     prediction, truth = _maps(0, 0)
     prediction[:6] = 2
     truth[12:] = VOID
-    assert draw_sample("", GREY, prediction, truth, NAMES).right == 0.5
+    assert draw_sample("", GREY, prediction, truth, NAMES).remark == "50.0 % right"
 
 
 def test_labels_keep_their_place_when_a_picture_is_scaled() -> None:
@@ -64,8 +73,8 @@ def test_labels_keep_their_place_when_a_picture_is_scaled() -> None:
     prediction, truth = _maps(0, 1, (500, 800))
     truth[:, 400:] = 2
     sample = draw_sample("", np.zeros((500, 800, 3), np.uint8), prediction, truth, NAMES)
-    assert sample.truth.size == (240, 150)
-    picture = np.array(sample.truth)
+    assert sample.pictures["truth"].size == (240, 150)
+    picture = np.array(sample.pictures["truth"])
     assert (picture[:, 120] == 255).all()
     assert len(np.unique(picture[:, :120].reshape(-1, 3), axis=0)) == 1
     assert len(np.unique(picture[:, 121:].reshape(-1, 3), axis=0)) == 1
@@ -99,7 +108,7 @@ def test_many_samples_stand_side_by_side(count: int, columns: int) -> None:
     sheet = contact_sheet(samples, NAMES)
     one = contact_sheet(samples[:1], NAMES)
     assert sheet.width - one.width == (columns - 1) * (3 * 240 + 2 * 6 + 18)
-    last = tuple(np.array(samples[-1].truth)[120, 120].tolist())
+    last = tuple(np.array(samples[-1].pictures["truth"])[120, 120].tolist())
     assert last in _colors(sheet)
 
 
@@ -107,8 +116,44 @@ def test_portraits_panoramas_and_long_keys_stay_in_their_places() -> None:
     """Whatever the shapes and names, panels begin at the same columns."""
     tall = draw_sample("k" * 300, np.zeros((900, 3, 3), np.uint8), *_maps(0, 0, (900, 3)), NAMES)
     wide = draw_sample("k" * 300, np.zeros((3, 900, 3), np.uint8), *_maps(0, 0, (3, 900)), NAMES)
-    assert (tall.photo.size, wide.photo.size) == ((1, 240), (240, 1))
+    assert (tall.pictures["photo"].size, wide.pictures["photo"].size) == ((1, 240), (240, 1))
     sheet = np.array(contact_sheet([tall, wide], NAMES))
     assert (sheet[48:288, 18] == 0).all()  # the portrait's photo
     beside = sheet[290:310, 18 + 240 : 18 + 246].reshape(-1, 3)
     assert np.array_equal(np.unique(beside, axis=0), [PAPER])  # its key ends before the next panel
+
+
+def test_confidence_is_drawn_from_dark_to_light() -> None:
+    """Brighter step by step, so that it can be read without colours; its mean is below."""
+    ramp = np.linspace(0, 1, 24, dtype=np.float32)[None].repeat(24, axis=0)
+    labels = np.zeros((24, 24), np.int16)
+    sample = draw_labels("a", GREY, labels, ramp, NAMES)
+    assert list(sample.pictures) == ["photo", "labels", "confidence"]
+    grey = np.array(sample.pictures["confidence"].convert("L"))[100, 5::10].astype(int)
+    assert (np.diff(grey) > 0).all()
+    assert sample.remark == "mean confidence 0.50"
+    labels[:, 12:] = VOID
+    assert draw_labels("a", GREY, labels, ramp, NAMES).remark == "mean confidence 0.24"
+    assert draw_labels("a", GREY, labels, None, NAMES).remark == ""
+    labels[:] = VOID
+    assert draw_labels("a", GREY, labels, ramp, NAMES).remark == ""
+
+
+def test_a_sheet_explains_confidence_where_it_is_drawn() -> None:
+    """The scale stands below the legend; a sample without confidence has its place nevertheless."""
+    labels, ramp = np.zeros((24, 24), np.int16), np.full((24, 24), 0.5, np.float32)
+    with_it = draw_labels("a", GREY, labels, ramp, NAMES)
+    without = draw_labels("a", GREY, labels, None, NAMES)
+    mixed, plain = contact_sheet([without, with_it], NAMES), contact_sheet([without] * 2, NAMES)
+    assert mixed.width - plain.width == 240 + 6
+    assert mixed.height > plain.height
+    assert {(0, 34, 78), (254, 232, 56)} <= _colors(mixed)
+
+
+def test_names_of_strangers_are_drawn_as_they_can_be() -> None:
+    """Line breaks, escapes and other scripts neither garble the sheet nor move anything."""
+    names = ("tr\x1b[31m\nee", "maison à côté", "\u5bb6" * 500)
+    labels = np.arange(24 * 24, dtype=np.int16).reshape(24, 24) % 3
+    sheet = contact_sheet([draw_labels("k\n\x1b[0m\u5bb6" * 90, GREY, labels, None, names)], names)
+    plain = contact_sheet([draw_labels("k", GREY, labels, None, ("a", "b", "c"))], ("a", "b", "c"))
+    assert sheet.size == plain.size

@@ -28,6 +28,7 @@ from sseg_core.evaluation.rivals.rival import Rival
 from sseg_core.inference.segmenter import Segmenter
 from sseg_core.inference.view import View
 from sseg_core.inference.vocabulary import Vocabulary
+from sseg_core.inference.word_network import WordNetwork
 from sseg_core.models.build import build_model
 
 CPU = torch.device("cpu")
@@ -108,7 +109,14 @@ def test_the_view_is_completed_and_followed(
     assert rival.reference == "random:v1"
     assert rival.parents == (artifact,)
     assert rival.view == View(
-        64, 48, 24, ("{}",), logit_scale=rival.view.logit_scale, refine="pamr"
+        64,
+        48,
+        24,
+        ("{}",),
+        logit_scale=rival.view.logit_scale,
+        refine="pamr",
+        scales=(1.0,),
+        flip=False,
     )
     assert rival.view.logit_scale == pytest.approx(1 / 0.07, rel=1e-5)
     vocabulary = Vocabulary.of(["cat", "dog"])
@@ -158,13 +166,30 @@ def test_notes_say_what_a_model_learned_from(
     assert "recipe pseudomask_vit" in what
 
 
+def test_notes_of_a_student_name_its_teacher_and_what_its_backbone_brings(
+    store: ArtifactStore, make_student: Callable[..., Artifact]
+) -> None:
+    """And the licence of what training started from, which need not be there any more."""
+    make_student(store, ["cat"], background=True)
+    rival = open_checkpoint("plus", View(), store, CPU)
+    assert rival.notes == ("S-Seg+ (UperNet on resnet10t), a student",)
+    assert (rival.takes_words, rival.tells_background) == (False, True)
+    stats = {"teacher": "demo:v3", "licence": "apache-2.0"}
+    start = {"pretrained": True}
+    make_student(store, ["cat"], background=True, backbone=start, stats=stats)
+    first, origin, licence = open_checkpoint("plus", View(), store, CPU).notes
+    assert first == "S-Seg+ (UperNet on resnet10t), a student of demo:v3"
+    assert origin.startswith("The weights of resnet10t.c3_in1k learned from labels")
+    assert licence == "The weights that its backbone started from are under apache-2.0."
+
+
 def test_a_model_in_training_has_no_artifact() -> None:
     """A segmenter built from parts is a rival, too, without parents and notes."""
     torch.manual_seed(0)
-    segmenter = Segmenter(
+    network = WordNetwork(
         build_model(B2.model), lambda texts: np.full((len(texts), 4), 49407), image_size=32
     )
-    rival = CheckpointRival(segmenter, View())
+    rival = CheckpointRival(Segmenter(network), View())
     assert (rival.reference, rival.parents, rival.notes) == ("model", (), ())
     assert rival.view.short_side == 32
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sseg_core.evaluation.rivals import cell_maps
-from sseg_core.evaluation.rivals.cell_maps import CellMaps
 from sseg_core.evaluation.rivals.clip_dense import VARIANTS, DenseClip
 from sseg_core.evaluation.rivals.open_clip_model import ClipName, OpenClip, clip_of
+from sseg_core.inference import cell_maps
+from sseg_core.inference.cell_maps import CellMaps
 from sseg_core.inference.view import View
 from sseg_core.inference.vocabulary import Vocabulary
 from sseg_core.inference.windows import window_boxes

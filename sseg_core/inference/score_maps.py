@@ -1,4 +1,4 @@
-"""From the scores of words at every pixel to a label map, for the rivals that score pixels.
+"""From the scores of words at every pixel to a label map, for networks that score pixels.
 
 A pixel gets its best word and so the class of that word, which is the maximum over the synonyms
 of a class. Scores come block by block; what is held at once does not grow with the number of words.
@@ -14,21 +14,18 @@ import torch
 from torch import Tensor
 
 from sseg_core.data.images import RGBImage
-from sseg_core.evaluation.examples import BACKGROUND
-from sseg_core.evaluation.rivals.cell_maps import CellMaps
-from sseg_core.evaluation.rivals.rival import Prediction
+from sseg_core.inference.cell_maps import CellMaps
+from sseg_core.inference.combine import BACKGROUND
 from sseg_core.inference.image_input import at_short_side
 from sseg_core.inference.pamr import refine
+from sseg_core.inference.prediction import Prediction
 from sseg_core.inference.view import View
 from sseg_core.inference.vocabulary import Vocabulary
-from sseg_core.inference.windows import Box
+from sseg_core.inference.windows import Box, Window
 
 ScoreBlocks = Callable[[tuple[int, int]], Iterator[tuple[Box, Tensor]]]
 """Starts anew with each call; yields boxes of an image of H x W pixels, each pixel in one of them,
 with [r, x, W] float scores of W words."""
-
-SHORT_SIDE = 448
-"""To which the rivals resize an image that a protocol does not (S-Seg App. A.1)."""
 
 _REFINED_SIDE = 112
 """Short side of the grid on which scores follow the colours: that of TCL's masks."""
@@ -75,8 +72,8 @@ def _refined(scores: ScoreBlocks, image: RGBImage) -> ScoreBlocks:
         maps_hwW[box.top : box.bottom, box.left : box.right] = block
     colours = torch.from_numpy(np.require(coarse, requirements=["C", "W"])).permute(2, 0, 1)
     refined_Whw = refine(maps_hwW.permute(2, 0, 1), colours.to(maps_hwW.device))
-    values = refined_Whw.permute(1, 2, 0)[None]
-    return CellMaps(values, [Box(0, 0, h, w)], (h, w), cell=1).blocks
+    whole = Window(Box(0, 0, h, w), (h, w))
+    return CellMaps([refined_Whw.permute(1, 2, 0)], [whole], cell=1).blocks
 
 
 def _best_words(

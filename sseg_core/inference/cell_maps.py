@@ -3,23 +3,32 @@
 A block is small enough to stay in a core's cache, and maps of a thousand words at the size of a
 large photo never exist. The words come last, so that those of a pixel lie side by side: the best
 of them is then found several times faster than across the planes of a [W, H, W] tensor.
+
+For networks that score cells: students of self-training, and rivals such as CLIP.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sseg_core.inference.windows import Box, Region, regions
+from sseg_core.inference.windows import Box, Region, Window, regions
 
 _FLOATS = {"cpu": 1 << 20, "gpu": 1 << 26}
 """In a block: 4 MiB on a CPU; more keeps a GPU busy."""
 
 _SIDE = 64
-"""Blocks are no longer: all cells of a block are weighted for each of its pixels."""
+"""Blocks are no longer: all cells of a block, or of its rows, are weighted for each pixel."""
+
+_FEW_CELLS = 400
+"""Up to so many cells of a block are weighted in one product, which a row and a column after the
+other would not beat."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,57 +36,64 @@ class CellMaps:
     """What was found out about the windows of an image.
 
     Attributes:
-        values: [n, h, w, W] a value of each of W words for each cell of n windows.
-        boxes: where the windows lie in the image as it was shown; they cover it.
-        shown_size: height and width of that image.
-        cell: pixels of that image per cell; the last cells of a window may stick out of it.
+        values: [h, w, W] a value of each of W words for each cell, of each of n windows.
+        windows: the n windows; those of each look cover the image.
+        cell: pixels of the image as it was shown per cell; the last cells of a window may stick
+            out of it.
     """
 
-    values: Tensor
-    boxes: Sequence[Box]
-    shown_size: tuple[int, int]
+    values: Sequence[Tensor]
+    windows: Sequence[Window]
     cell: int
 
-    def blocks(self, size: tuple[int, int]) -> Iterator[tuple[Box, Tensor]]:
+    def blocks(
+        self, size: tuple[int, int], of_window: Callable[[Tensor], Tensor] | None = None
+    ) -> Iterator[tuple[Box, Tensor]]:
         """Yield the mean over the windows of their values, interpolated bilinearly to pixels.
 
         Args:
             size: H, W of the result, to which the shown image is stretched in the same step.
+            of_window: what becomes of the [r, x, W] values of a window before the mean.
 
         Returns:
             Boxes of the result, each pixel in one of them, with [r, x, W] values.
         """
-        floats = _FLOATS.get(self.values.device.type, _FLOATS["gpu"])
-        side = max(1, min(_SIDE, int((floats / self.values.shape[3]) ** 0.5)))
-        for region in regions(self.boxes, self.shown_size, size):
+        floats = _FLOATS.get(self.values[0].device.type, _FLOATS["gpu"])
+        side = max(1, min(_SIDE, int((floats / self.values[0].shape[2]) ** 0.5)))
+        for region in regions(self.windows, size):
             tops = range(region.box.top, region.box.bottom, side)
             lefts = range(region.box.left, region.box.right, side)
             columns = {left: self._lines(1, left, side, region, size) for left in lefts}
             for top in tops:
                 rows = self._lines(0, top, side, region, size)
                 for left in lefts:
-                    block = sum(
-                        _weighted(self.values[window], rows[window], columns[left][window])
-                        for window in region.windows
-                    )
-                    assert isinstance(block, Tensor)
-                    box = Box(top, left, block.shape[0], block.shape[1])
-                    yield box, block / len(region.windows)
+                    means = []
+                    for look in region.looks:
+                        parts = (
+                            _weighted(self.values[index], rows[index], columns[left][index])
+                            for index in look
+                        )
+                        total = reduce(add, parts if of_window is None else map(of_window, parts))
+                        means.append(total if len(look) == 1 else total / len(look))
+                    block = means[0] if len(means) == 1 else reduce(add, means) / len(means)
+                    yield Box(top, left, block.shape[0], block.shape[1]), block
 
     def _lines(
         self, axis: int, first: int, side: int, region: Region, size: tuple[int, int]
     ) -> dict[int, _Line]:
         """Return the cells of some rows (axis 0) or columns for each window of a region."""
         end = min(first + side, (region.box.bottom, region.box.right)[axis])
-        centres = torch.arange(first, end, dtype=torch.float64) + 0.5
-        centres *= self.shown_size[axis] / size[axis]
+        index = np.arange(first, end)
         return {
-            window: _Line.through(
-                (centres - (self.boxes[window].top, self.boxes[window].left)[axis]) / self.cell,
-                self.values.shape[1 + axis],
-                self.values.device,
+            number: _Line.through(
+                torch.from_numpy(
+                    self.windows[number].positions(axis, index, size[axis]) / self.cell
+                ),
+                self.values[number].shape[axis],
+                self.values[number].device,
             )
-            for window in region.windows
+            for look in region.looks
+            for number in look
         }
 
 
@@ -101,7 +117,7 @@ class _Line:
         low = position.floor().long()
         high = (low + 1).clamp(max=count - 1)
         share = (position - low).float()[:, None]
-        first, end = int(low[0]), int(high[-1]) + 1
+        first, end = int(low.min()), int(high.max()) + 1  # a mirrored window counts backwards
         weights = torch.zeros(len(centres), end - first)
         weights.scatter_add_(1, low[:, None] - first, 1 - share)
         weights.scatter_add_(1, high[:, None] - first, share)
@@ -110,7 +126,12 @@ class _Line:
 
 def _weighted(values_hwW: Tensor, rows: _Line, columns: _Line) -> Tensor:
     """Return [r, x, W] the values at the crossings of two lines."""
-    cells_kW = values_hwW[rows.cells, columns.cells].flatten(0, 1)
-    weights = rows.weights[:, None, :, None] * columns.weights[None, :, None, :]
-    block: Tensor = weights.flatten(2) @ cells_kW
+    cells = values_hwW[rows.cells, columns.cells]
+    block: Tensor
+    if cells.shape[0] * cells.shape[1] <= _FEW_CELLS:
+        weights = rows.weights[:, None, :, None] * columns.weights[None, :, None, :]
+        block = weights.flatten(2) @ cells.flatten(0, 1)
+    else:
+        of_rows = rows.weights @ cells.flatten(1)
+        block = columns.weights @ of_rows.view(-1, *cells.shape[1:])
     return block

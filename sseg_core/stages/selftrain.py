@@ -1,0 +1,277 @@
+"""`sseg selftrain`: a teacher labels, a student learns, both are scored; round by round (S-Seg+).
+
+Every round leaves its artifacts: `labels`, the `checkpoint` of the student, and the `scores` of
+teacher and student where the benchmark has a truth to score on. So the table of all rounds follows
+from the last checkpoint and its ancestors.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from sseg_core.artifacts import Artifact, ArtifactStore
+from sseg_core.config import (
+    EvalConfig,
+    LabelConfig,
+    SelftrainConfig,
+    StudentConfig,
+    build_checkpoint_config,
+    build_config,
+)
+from sseg_core.errors import ArtifactError, ConfigError, DataError, printable
+from sseg_core.evaluation.benchmarks.registry import open_benchmark
+from sseg_core.group_draft import group_draft
+from sseg_core.labelling.images import open_images
+from sseg_core.manifest import HOW_TO_MAKE
+from sseg_core.stages import evaluate, label, student
+from sseg_core.stages.record import StageRecord
+from sseg_core.tracking import SILENT, Progress
+
+TEACHER = "teacher"
+
+_OF_WORDS = ("image_size", "window", "stride", "templates", "logit_scale", "refine", "weights")
+"""How the first teacher is asked; the students of later rounds have their own ways."""
+
+
+def run(
+    config: SelftrainConfig,
+    store: ArtifactStore,
+    *,
+    name: str | None = None,
+    device: str = "auto",
+    progress: Progress = SILENT,
+) -> Artifact:
+    """Train a student on a teacher's labels (S-Seg Sec. 3.3.4), and return its `checkpoint`.
+
+    With several rounds the student of one is the teacher of the next, and a new student starts
+    from the weights that the first started from; the rounds end early where the agreement of
+    student and teacher has not grown by `min_growth` points. `rounds_of` tells what came of each.
+    The same command after an interruption goes on where it was.
+
+    Raises:
+        ArtifactError: there is no such teacher or no such labels.
+        ConfigError: options that do not go together, or labels of other classes.
+        DataError: images that cannot be read, or a teacher that sees one class everywhere.
+        TrainingError: the loss is not finite.
+        Stopped: SIGTERM came; the same command goes on.
+    """
+    config = resolve(config, store)
+    the_name = name or default_name(config.label)
+    values = {"selftrain": config.model_dump(mode="json")}
+    with group_draft(store, "checkpoint", the_name, values) as place:
+        rounds = _Rounds(
+            config, store, the_name, device, progress, StageRecord(place.scratch, store)
+        )
+        checkpoint = rounds.run()
+        if place.draft is not None:
+            place.draft.discard()
+    return checkpoint
+
+
+def resolve(config: SelftrainConfig, store: ArtifactStore) -> SelftrainConfig:
+    """Return the configuration with its teacher and labels named.
+
+    The default teacher is the newest checkpoint that is no student itself, so that the same
+    command means the same when its own student is there.
+
+    Raises:
+        ArtifactError: there is no checkpoint, or no such labels.
+        ConfigError: the labels have other classes than the benchmark.
+    """
+    asked = config.label
+    if config.labels is not None:
+        labels = store.find(config.labels, "labels")
+        made = build_config(LabelConfig, labels.manifest.config)
+        if asked != LabelConfig():
+            _refuse_other_classes(labels, asked, store)
+            made = asked.model_copy(update={"model": made.model, "weights": made.weights})
+        return config.model_copy(update={"label": made, "labels": labels.reference})
+    if asked.model is None:
+        asked = asked.model_copy(update={"model": _newest_teacher(store).reference})
+    return config.model_copy(update={"label": asked})
+
+
+def default_name(config: LabelConfig) -> str:
+    """Return the name of a student that was given none: that of its teacher, and -plus."""
+    teacher = (config.model or TEACHER).rpartition("/")[2]
+    base = re.sub(r":v[0-9]+$", "", teacher)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", base).strip("-.")[:59] + "-plus"
+
+
+def eval_config(config: SelftrainConfig, model: str) -> EvalConfig:
+    """Return how teacher and students are scored: on the benchmark, by the rules of the labels."""
+    asked = config.label
+    return EvalConfig(
+        benchmark=asked.benchmark,
+        root=asked.root,
+        split=config.eval_split,
+        limit=config.eval_limit,
+        model=model,
+        weights=asked.weights if model == asked.model else None,
+        protocol=asked.protocol,
+        class_words=asked.class_words,
+        background=asked.background,
+        background_words=asked.background_words,
+        threshold=asked.threshold,
+        batch_size=asked.batch_size,
+        seed=asked.seed,
+    )
+
+
+@dataclass(frozen=True)
+class _Rounds:
+    config: SelftrainConfig
+    store: ArtifactStore
+    name: str
+    device: str
+    progress: Progress
+    record: StageRecord
+
+    def run(self) -> Artifact:
+        """Return the student of the last round."""
+        asked = self.config.label
+        assert asked.model is not None
+        is_scored = self._can_score()
+        if is_scored:
+            self._score(asked.model, f"{self.name}-{TEACHER}", TEACHER)
+        before: float | None = None
+        for number in range(1, self.config.rounds + 1):
+            if self.config.rounds > 1:
+                self.progress.message(f"round {number} of {self.config.rounds}")
+            labels = self._labels(asked, number)
+            checkpoint = self._student(labels, number)
+            if is_scored:
+                self._score(checkpoint.reference, self.name, f"round {number}")
+            agreement: float | None = checkpoint.manifest.stats["agreement"]
+            if number < self.config.rounds and not self._has_grown(before, agreement):
+                self.progress.message(
+                    f"no further round: student and teacher agree on {agreement} % of the pixels, "
+                    f"after {before} % in the round before"
+                )
+                break
+            before = agreement
+            asked = asked.model_copy(
+                update={**dict.fromkeys(_OF_WORDS), "model": checkpoint.reference}
+            )
+        return checkpoint
+
+    def _has_grown(self, before: float | None, agreement: float | None) -> bool:
+        if before is None or agreement is None:
+            return True
+        return agreement >= before + self.config.min_growth
+
+    def _labels(self, asked: LabelConfig, number: int) -> Artifact:
+        if number == 1 and self.config.labels is not None:
+            return self.store.find(self.config.labels, "labels")
+        return self.record.once(
+            "labels",
+            f"round {number}",
+            lambda: label.run(
+                asked, self.store, name=self.name, device=self.device, progress=self.progress
+            ),
+        )
+
+    def _student(self, labels: Artifact, number: int) -> Artifact:
+        own: StudentConfig = self.config.student.model_copy(update={"labels": labels.reference})
+        return self.record.once(
+            "checkpoint",
+            f"round {number}",
+            lambda: student.run(
+                own,
+                self.store,
+                name=self.name,
+                stats={"round": number},
+                device=self.device,
+                progress=self.progress,
+            ),
+        )
+
+    def _can_score(self) -> bool:
+        if self.config.label.classes is not None:
+            return False  # there is no benchmark
+        try:
+            open_benchmark(eval_config(self.config, ""), self.store, self.progress)
+        except DataError as error:
+            self.progress.message(f"teacher and student are not scored: {error.message}")
+            return False
+        return True
+
+    def _score(self, model: str, name: str, stage: str) -> Artifact:
+        return self.record.once(
+            "scores",
+            stage,
+            lambda: evaluate.run(
+                eval_config(self.config, model),
+                self.store,
+                name=name,
+                device=self.device,
+                progress=self.progress,
+            ),
+        )
+
+
+def rounds_of(checkpoint: Artifact, store: ArtifactStore) -> list[dict[str, Any]]:
+    """Return what came of each round that led to a student, the first teacher first.
+
+    Each has `model`, and for a student `labels` and `agreement`; where it was scored on the
+    benchmark of the labels, the newest `scores` with `miou`, `miou_interval` and
+    `pixel_accuracy`.
+    """
+    rounds: list[dict[str, Any]] = []
+    current: Artifact | None = checkpoint
+    while current is not None and _is_student(current):
+        labels = store.parent(current, "labels")
+        made = labels.manifest
+        row = {
+            "model": current.reference,
+            "labels": labels.reference,
+            "agreement": current.manifest.stats["agreement"],
+        }
+        rounds.append(row | _scores(current.reference, made.config, store))
+        teacher = str(made.stats["teacher"])
+        by_checkpoint = any(parent.kind == "checkpoint" for parent in made.parents)
+        current = store.parent(labels, "checkpoint") if by_checkpoint else None
+        if current is None or not _is_student(current):
+            rounds.append({"model": teacher} | _scores(teacher, made.config, store))
+    return rounds[::-1]
+
+
+def _scores(model: str, asked: dict[str, Any], store: ArtifactStore) -> dict[str, Any]:
+    for artifact in reversed(store.artifacts("scores")):
+        config, stats = artifact.manifest.config, artifact.manifest.stats
+        same = all(config.get(name) == asked[name] for name in ("benchmark", "root"))
+        if same and stats.get("model") == model:
+            told = {name: stats[name] for name in ("miou", "miou_interval", "pixel_accuracy")}
+            return {"scores": artifact.reference, **told}
+    return {}
+
+
+def _is_student(checkpoint: Artifact) -> bool:
+    return isinstance(build_checkpoint_config(checkpoint.manifest.config), StudentConfig)
+
+
+def _newest_teacher(store: ArtifactStore) -> Artifact:
+    for artifact in reversed(store.artifacts("checkpoint")):
+        if not _is_student(artifact):
+            return artifact
+    raise ArtifactError(
+        f"There is no checkpoint artifact in {store.root} that could be the teacher.",
+        HOW_TO_MAKE["checkpoint"],
+    )
+
+
+def _refuse_other_classes(labels: Artifact, asked: LabelConfig, store: ArtifactStore) -> None:
+    expected = open_images(asked, store).benchmark.class_names
+    found = labels.manifest.stats["class_names"]
+    for number, (one, other) in enumerate(zip_longest(found, expected), start=1):
+        if one != other:
+            has = "has no more classes" if one is None else f"has {printable(one)!r}"
+            instead = "none" if other is None else repr(printable(other))
+            raise ConfigError(
+                f"The labels {labels.reference} {has} where {asked.benchmark} has {instead} "
+                f"(class {number}).",
+                "Leave --labels out to label anew, or name the benchmark of these labels.",
+            )
