@@ -109,8 +109,8 @@ class ClassLogits:
     """What a student's network returns.
 
     Attributes:
-        logits: [B, C, h, w] of the classes, h = ceil(H / stride), w = ceil(W / stride); background,
-            where it is told apart, is the last channel.
+        logits: [B, C, h, w] of the classes, h = ceil(H / stride), w = ceil(W / stride), but in
+            training of the padded image; background, where it is told apart, is the last channel.
         auxiliary: [B, C, h', w'] of the auxiliary head, on a coarser grid over the same padded
             image; None without one, and outside training.
         stride: pixels of the input image per cell of `logits`.

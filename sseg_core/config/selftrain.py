@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sseg_core.config.base import Config, build_config
 from sseg_core.config.model import BackboneConfig
@@ -89,6 +89,13 @@ class CropConfig(Config):
     max_skip_rate: float = Field(
         0.5, ge=0, le=1, description="stop when more than this share of the images is unusable"
     )
+
+    @field_validator("scale")
+    @classmethod
+    def _check_scale(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < scale[0] <= scale[1]:
+            raise ValueError("a range of scales is two numbers above 0, the smaller one first")
+        return scale
 
 
 class StudentLossConfig(Config):

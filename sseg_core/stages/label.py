@@ -281,8 +281,8 @@ def _refuse_one_label(shares: Mapping[str, float], max_share: float, teacher: Te
         raise DataError(
             f"{teacher.reference} labels {shares[first]:.2f} % of all pixels {first!r}{rest}: a "
             "student would learn little else.",
-            "Try another threshold or other classes, or allow it with a larger max_share: the "
-            "same labels are then used.",
+            "Try another threshold (--set label.threshold=T) or other classes, or allow it with "
+            "--set label.max_share=1: the same labels are then used.",
         )
 
 

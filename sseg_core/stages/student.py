@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,8 +14,9 @@ from sseg_core.artifacts import Artifact, ArtifactStore
 from sseg_core.config import LabelConfig, StudentConfig, build_config
 from sseg_core.data.label_shards import LabelEntry, read_label_index
 from sseg_core.data.labelled_loader import LabelledImages, make_labelled_loader
+from sseg_core.device import pick_device
 from sseg_core.distributed import rank, world_size
-from sseg_core.errors import ArtifactError
+from sseg_core.errors import ArtifactError, ConfigError, printable
 from sseg_core.evaluation.contestants import Contestant
 from sseg_core.evaluation.evaluator import Rule
 from sseg_core.evaluation.examples import Benchmark, LabelMap
@@ -27,11 +28,12 @@ from sseg_core.inference.segmenter import Segmenter
 from sseg_core.inference.view import View
 from sseg_core.inference.vocabulary import Vocabulary
 from sseg_core.labelling.images import UnlabelledImages, open_images
+from sseg_core.manifest import HOW_TO_MAKE
 from sseg_core.models.student import Student
 from sseg_core.models.supervision import licence_of, warm_start_note
-from sseg_core.structures import LabelledBatch
+from sseg_core.structures import BACKGROUND, VOID, LabelledBatch
 from sseg_core.tracking import SILENT, Progress
-from sseg_core.training.inputs import Share
+from sseg_core.training.inputs import Share, share_of_batch
 from sseg_core.training.run import Run, carry_out, check_run
 from sseg_core.training.student_step import build_student_learner
 
@@ -77,6 +79,7 @@ def plan(config: StudentConfig, store: ArtifactStore) -> StudentPlan:
             f"{labels.reference} has labels of {len(entries)} image, which is not enough to learn.",
             "Label more images.",
         )
+    _check_labels(labels, entries)
     count = min(config.hold_out, len(entries) // 10)
     # Evenly spread, for neighbours in a folder are often alike.
     chosen = {i * len(entries) // count for i in range(count)}
@@ -96,6 +99,20 @@ def plan(config: StudentConfig, store: ArtifactStore) -> StudentPlan:
         entries=tuple(entry for i, entry in enumerate(entries) if i not in chosen),
         held_out=tuple(entry for i, entry in enumerate(entries) if i in chosen),
     )
+
+
+def _check_labels(labels: Artifact, entries: Sequence[LabelEntry]) -> None:
+    """Refuse labels that no output of the student stands for: a GPU would only say "assert"."""
+    stats = labels.manifest.stats
+    lowest = BACKGROUND if stats["has_background"] else 0
+    known = range(lowest, len(stats["class_names"]))
+    for entry in entries:
+        if unknown := entry.pixels.keys() - {VOID, *known}:
+            raise ArtifactError(
+                f"{labels.reference} labels pixels of {printable(entry.key)} as class "
+                f"{min(unknown)}, but its classes are {known[0]} to {known[-1]}.",
+                HOW_TO_MAKE["labels"],
+            )
 
 
 def run(
@@ -129,6 +146,12 @@ def run(
         Stopped: SIGTERM came; the same command goes on.
     """
     the_plan = plan(config, store)
+    is_synced = pick_device(device).type == "cuda" and world_size() > 1
+    if share_of_batch(config, world_size()).micro_batch_size == 1 and not is_synced:
+        raise ConfigError(
+            "BatchNorm cannot learn from one image at a time.",
+            "Use a larger batch_size or micro_batch_size, or fewer processes.",
+        )
     return carry_out(
         _run_of(the_plan, device, stats or {}, progress),
         store,
