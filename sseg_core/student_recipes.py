@@ -33,14 +33,14 @@ def tiny() -> StudentConfig:
             auxiliary=False,
         ),
         loader=CropConfig(
-            short_side=96,
+            short_side=128,
             crop_size=96,
-            scale=(0.75, 2.0),
+            scale=(0.75, 1.5),
             photometric=0.0,  # its grounds are known by their colour
-            min_confidence=0.6,
             workers=1,
         ),
-        optim=OptimConfig(schedule="poly", lr=1e-3, warmup_steps=50),
+        optim=OptimConfig(schedule="poly", lr=8e-3, warmup_steps=50),
+        ema_decay=0.99,
         batch_size=16,
         steps=900,
         checkpoint_every=200,
