@@ -48,7 +48,8 @@ def create_timm_model(config: BackboneConfig, **arguments: Any) -> Any:
     except OSError as error:
         raise SsegError(
             f"The pretrained weights of {config.name} are not available: {_first_line(error)}",
-            "Connect once so that they get cached, or set backbone.pretrained=false.",
+            "Connect once so that they get cached, or give a file with --set "
+            "model.backbone.weights=FILE and --set model.backbone.pretrained=false.",
         ) from error
     except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
         # Constructors of a thousand models refuse their arguments each in its own way.

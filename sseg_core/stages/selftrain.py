@@ -26,9 +26,11 @@ from sseg_core.evaluation.benchmarks.registry import open_benchmark
 from sseg_core.group_draft import group_draft
 from sseg_core.labelling.images import open_images
 from sseg_core.manifest import HOW_TO_MAKE
+from sseg_core.models.student import build_student
 from sseg_core.stages import evaluate, label, student
 from sseg_core.stages.record import StageRecord
 from sseg_core.tracking import SILENT, Progress
+from sseg_core.training.run import check_run
 
 TEACHER = "teacher"
 
@@ -59,6 +61,7 @@ def run(
         Stopped: SIGTERM came; the same command goes on.
     """
     config = resolve(config, store)
+    check_student(config, device)
     the_name = name or default_name(config.label)
     values = {"selftrain": config.model_dump(mode="json")}
     with group_draft(store, "checkpoint", the_name, values) as place:
@@ -92,6 +95,20 @@ def resolve(config: SelftrainConfig, store: ArtifactStore) -> SelftrainConfig:
     if asked.model is None:
         asked = asked.model_copy(update={"model": _newest_teacher(store).reference})
     return config.model_copy(update={"label": asked})
+
+
+def check_student(config: SelftrainConfig, device: str) -> None:
+    """Build the student's network once, to know before hours of labelling that it can be built.
+
+    Raises:
+        ConfigError: the configuration describes no network, or too small a batch.
+        ArtifactError: the weight file of the backbone is unreadable or of another model.
+        SsegError: the pretrained weights are neither cached nor reachable.
+    """
+    check_run(config)
+    student.check_batch(config, device)
+    some = {"class_names": ("one", "other")}
+    build_student(config.model.model_copy(update=some))
 
 
 def default_name(config: LabelConfig) -> str:

@@ -115,6 +115,16 @@ def _check_labels(labels: Artifact, entries: Sequence[LabelEntry]) -> None:
             )
 
 
+def check_batch(config: StudentConfig, device: str) -> None:
+    """Raise ConfigError where a process would see one image at a time, or none."""
+    is_synced = pick_device(device).type == "cuda" and world_size() > 1
+    if share_of_batch(config, world_size()).micro_batch_size == 1 and not is_synced:
+        raise ConfigError(
+            "BatchNorm cannot learn from one image at a time.",
+            "Use a larger batch_size or micro_batch_size, or fewer processes.",
+        )
+
+
 def run(
     config: StudentConfig,
     store: ArtifactStore,
@@ -146,14 +156,9 @@ def run(
         Stopped: SIGTERM came; the same command goes on.
     """
     the_plan = plan(config, store)
-    is_synced = pick_device(device).type == "cuda" and world_size() > 1
-    if share_of_batch(config, world_size()).micro_batch_size == 1 and not is_synced:
-        raise ConfigError(
-            "BatchNorm cannot learn from one image at a time.",
-            "Use a larger batch_size or micro_batch_size, or fewer processes.",
-        )
+    check_batch(config, device)
     return carry_out(
-        _run_of(the_plan, device, stats or {}, progress),
+        run_of(the_plan, device, stats or {}, progress),
         store,
         name=name,
         device=device,
@@ -161,9 +166,8 @@ def run(
     )
 
 
-def _run_of(
-    the_plan: StudentPlan, device: str, stats: Mapping[str, Any], progress: Progress
-) -> Run:
+def run_of(the_plan: StudentPlan, device: str, stats: Mapping[str, Any], progress: Progress) -> Run:
+    """Return the run of a student, see `run`."""
     config = the_plan.config
 
     def batches(step: int, share: Share, device: torch.device) -> Iterator[LabelledBatch]:
@@ -195,7 +199,8 @@ def _run_of(
         **stats,
     }
     backbone = config.model.backbone
-    if backbone.pretrained and (licence := licence_of(backbone.name)):
+    has_weights = backbone.pretrained or (backbone.weights is not None and "." in backbone.name)
+    if has_weights and (licence := licence_of(backbone.name)):
         told["licence"] = f"{backbone.name}: {licence}"
         facts.append(f"licence of the weights of {backbone.name}: {licence}")
     if note := warm_start_note(backbone):

@@ -56,7 +56,7 @@ class StudentStep:
         scalars = {
             "loss": torch.stack([part.total for part in losses]).sum().detach(),
             "cross_entropy": torch.stack([part.cross_entropy for part in losses]).sum(),
-            "accuracy": torch.stack([part.accuracy for part in losses]).sum(),
+            "accuracy": 100 * torch.stack([part.accuracy for part in losses]).sum(),
         }
         auxiliary = [part.auxiliary for part in losses if part.auxiliary is not None]
         if auxiliary:

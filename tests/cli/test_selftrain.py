@@ -250,6 +250,14 @@ def test_two_processes_make_one_student(run: Callable[..., Result], tmp_path: Pa
         ("noisy", ("--set", "loader.scale=[2, 1]"), "loader.scale", "--set"),
         ("noisy", ("--set", "loader.crop_size=none"), "loader.crop_size", "--set"),
         ("noisy", ("--set", "model.channls=3"), "model.channls", "'channels'"),
+        (
+            "noisy",
+            ("--set", "model.backbone.out_indices=[1]"),
+            "the backbone returns 1",
+            "out_indices",
+        ),
+        ("noisy", ("--set", "model.backbone.weights=none.pth"), "There is no weight file", "path"),
+        ("noisy", ("--set", "publish=best"), "needs probes", "eval_every"),
         ("noisy", ("--recipe", "vco2012"), "no recipe 'vco2012'", "'voc2012'"),
         ("noisy", ("--labels", "nowhere"), "no labels artifact 'nowhere'", ""),
     ],
@@ -263,6 +271,7 @@ def test_what_cannot_work_is_told_in_one_sentence(
     told = json.loads(result.stdout)
     assert message in told["error"]
     assert hint in told["hint"]
+    assert not _found(Path(os.environ["SSEG_STORE"]), "checkpoint", "labels")
 
 
 def test_classes_that_the_teacher_never_sees_are_named(run: Callable[..., Result]) -> None:

@@ -84,4 +84,4 @@ def test_pretrained_weights_that_cannot_be_had_are_an_error(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(SsegError, match="weights of resnet10t are not available") as caught:
         Backbone(RESNET.model_copy(update={"pretrained": True}))
-    assert "backbone.pretrained=false" in caught.value.hint
+    assert "model.backbone.pretrained=false" in caught.value.hint

@@ -13,9 +13,10 @@ from sseg_core.artifacts import Artifact, ArtifactStore
 from sseg_core.config import LabelConfig, StudentConfig
 from sseg_core.data.label_shards import LabelShardWriter
 from sseg_core.errors import ArtifactError, ConfigError, DataError, SsegError
-from sseg_core.stages.student import plan
+from sseg_core.stages.student import plan, run_of
 from sseg_core.stages.student import run as run_student
 from sseg_core.student_recipes import STUDENT_RECIPES, recipe_for, student_recipe, voc2012
+from sseg_core.tracking import SILENT
 
 CLASSES = ("cat", "dog")
 
@@ -94,6 +95,18 @@ def test_a_batch_of_one_is_refused_at_the_start(store: ArtifactStore, tmp_path: 
     config = StudentConfig(micro_batch_size=1)
     with pytest.raises(ConfigError, match="one image at a time"):
         run_student(config, store, name="x", device="cpu")
+
+
+def test_the_licence_of_the_weights_is_told_and_kept(store: ArtifactStore, tmp_path: Path) -> None:
+    """MAE's weights are not for commercial use; fresh ones have no licence to tell of."""
+    _labels(store, tmp_path / "photos")
+    run = run_of(plan(voc2012(), store), "cpu", {"round": 1}, SILENT)
+    assert "cc-by-nc-4.0" in run.stats["licence"]
+    assert "forbids commercial use" in run.stats["note"]
+    assert [fact for fact in run.facts if "cc-by-nc-4.0" in fact]
+    assert run.stats["round"] == 1
+    fresh = run_of(plan(student_recipe("tiny"), store), "cpu", {}, SILENT)
+    assert "licence" not in fresh.stats
 
 
 def test_the_recipes_hold_table_6() -> None:

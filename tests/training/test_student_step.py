@@ -102,7 +102,7 @@ def test_what_the_log_tells_is_the_loss_of_torch() -> None:
     assert set(told) == {"loss", "cross_entropy", "auxiliary", "accuracy"}
     best = nn.functional.interpolate(output.logits, size=(32, 32), mode="bilinear").argmax(1)
     counted = targets != VOID
-    assert told["accuracy"] == pytest.approx((best == targets)[counted].float().mean().item())
+    assert told["accuracy"] == pytest.approx(100 * (best == targets)[counted].float().mean().item())
 
 
 def test_pixels_that_do_not_count_have_no_influence() -> None:
