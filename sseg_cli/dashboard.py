@@ -183,7 +183,8 @@ class _Task:
         cells.append(Text(f"{self.done}{total} {self.unit}"))
         if named and self.fields:
             grid.add_column(no_wrap=True, overflow="ellipsis")
-            shown = " ".join(f"{LABELS.get(k, k)} {v}" for k, v in self.fields.items())
+            labels = {**LABELS, "miou": "mIoU"}  # of this task, whichever it is
+            shown = " ".join(f"{labels.get(k, k)} {v}" for k, v in self.fields.items())
             cells.append(Text(visible(shown), style="cyan"))
         elif not named and self.total:
             grid.add_column(no_wrap=True, justify="right", min_width=5)

@@ -142,7 +142,7 @@ def selftrain(
     if made is None:
         return
     from sseg_cli.console import artifact_json, show_artifact, show_json
-    from sseg_core.stages.selftrain import rounds_of
+    from sseg_core.stages.rounds import rounds_of
 
     table = rounds_of(made, store)
     if as_json:

@@ -10,15 +10,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
 
 from sseg_core.artifacts import Artifact, ArtifactStore
 from sseg_core.config import (
     EvalConfig,
     LabelConfig,
+    ProbeConfig,
     SelftrainConfig,
     StudentConfig,
-    build_checkpoint_config,
     build_config,
 )
 from sseg_core.errors import ArtifactError, ConfigError, DataError, printable
@@ -29,6 +28,7 @@ from sseg_core.manifest import HOW_TO_MAKE
 from sseg_core.models.student import build_student
 from sseg_core.stages import evaluate, label, student
 from sseg_core.stages.record import StageRecord
+from sseg_core.stages.rounds import is_student
 from sseg_core.tracking import SILENT, Progress
 from sseg_core.training.run import check_run
 
@@ -50,7 +50,7 @@ def run(
 
     With several rounds the student of one is the teacher of the next, and a new student starts
     from the weights that the first started from; the rounds end early where the agreement of
-    student and teacher has not grown by `min_growth` points. `rounds_of` tells what came of each.
+    student and teacher has not grown by `min_growth` points. `rounds.rounds_of` tells what came of each.
     The same command after an interruption goes on where it was.
 
     Raises:
@@ -90,11 +90,28 @@ def resolve(config: SelftrainConfig, store: ArtifactStore) -> SelftrainConfig:
         made = build_config(LabelConfig, labels.manifest.config)
         if asked != LabelConfig():
             _refuse_other_classes(labels, asked, store)
+            _refuse_other_teacher(labels, asked.model, str(made.model))
             made = asked.model_copy(update={"model": made.model, "weights": made.weights})
-        return config.model_copy(update={"label": made, "labels": labels.reference})
-    if asked.model is None:
+        config = config.model_copy(update={"label": made, "labels": labels.reference})
+    elif asked.model is None:
         asked = asked.model_copy(update={"model": _newest_teacher(store).reference})
-    return config.model_copy(update={"label": asked})
+        config = config.model_copy(update={"label": asked})
+    return config.model_copy(update={"probe": _probe(config)})
+
+
+def _probe(config: SelftrainConfig) -> ProbeConfig:
+    """Return what the student is probed on: the benchmark of the labels unless another is named."""
+    if config.probe != ProbeConfig():
+        return config.probe
+    asked = config.label
+    if asked.classes is not None:
+        if config.eval_every or config.samples_every:
+            raise ConfigError(
+                "Probes need images with a truth, and there is no benchmark.",
+                "Name one with --set probe.benchmark=NAME, or leave eval_every and samples_every.",
+            )
+        return config.probe
+    return ProbeConfig(benchmark=asked.benchmark, root=asked.root, split=config.eval_split)
 
 
 def check_student(config: SelftrainConfig, device: str) -> None:
@@ -230,54 +247,23 @@ class _Rounds:
         )
 
 
-def rounds_of(checkpoint: Artifact, store: ArtifactStore) -> list[dict[str, Any]]:
-    """Return what came of each round that led to a student, the first teacher first.
-
-    Each has `model`, and for a student `labels` and `agreement`; where it was scored on the
-    benchmark of the labels, the newest `scores` with `miou`, `miou_interval` and
-    `pixel_accuracy`.
-    """
-    rounds: list[dict[str, Any]] = []
-    current: Artifact | None = checkpoint
-    while current is not None and _is_student(current):
-        labels = store.parent(current, "labels")
-        made = labels.manifest
-        row = {
-            "model": current.reference,
-            "labels": labels.reference,
-            "agreement": current.manifest.stats["agreement"],
-        }
-        rounds.append(row | _scores(current.reference, made.config, store))
-        teacher = str(made.stats["teacher"])
-        by_checkpoint = any(parent.kind == "checkpoint" for parent in made.parents)
-        current = store.parent(labels, "checkpoint") if by_checkpoint else None
-        if current is None or not _is_student(current):
-            rounds.append({"model": teacher} | _scores(teacher, made.config, store))
-    return rounds[::-1]
-
-
-def _scores(model: str, asked: dict[str, Any], store: ArtifactStore) -> dict[str, Any]:
-    for artifact in reversed(store.artifacts("scores")):
-        config, stats = artifact.manifest.config, artifact.manifest.stats
-        same = all(config.get(name) == asked[name] for name in ("benchmark", "root"))
-        if same and stats.get("model") == model:
-            told = {name: stats[name] for name in ("miou", "miou_interval", "pixel_accuracy")}
-            return {"scores": artifact.reference, **told}
-    return {}
-
-
-def _is_student(checkpoint: Artifact) -> bool:
-    return isinstance(build_checkpoint_config(checkpoint.manifest.config), StudentConfig)
-
-
 def _newest_teacher(store: ArtifactStore) -> Artifact:
     for artifact in reversed(store.artifacts("checkpoint")):
-        if not _is_student(artifact):
+        if not is_student(artifact):
             return artifact
     raise ArtifactError(
         f"There is no checkpoint artifact in {store.root} that could be the teacher.",
         HOW_TO_MAKE["checkpoint"],
     )
+
+
+def _refuse_other_teacher(labels: Artifact, asked: str | None, made_by: str) -> None:
+    if asked is not None and asked not in {made_by, made_by.partition(":")[0]}:
+        raise ConfigError(
+            f"The labels {labels.reference} were made by {printable(made_by)}, not by "
+            f"{printable(asked)}.",
+            "Leave --teacher out, or --labels to label anew.",
+        )
 
 
 def _refuse_other_classes(labels: Artifact, asked: LabelConfig, store: ArtifactStore) -> None:

@@ -282,6 +282,15 @@ def test_classes_that_the_teacher_never_sees_are_named(run: Callable[..., Result
     assert "no pixel was labelled 'dog', of 2 classes" in result.stderr
 
 
+def test_probes_are_of_the_benchmark_that_is_learned(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
+    """Held-out images of the same classes are scored and drawn while the student learns."""
+    made = _json(run("noisy", "--json", "--set", "eval_every=20", "--set", "samples_every=40"))
+    assert made["best_probe_miou"] >= 0
+    assert (Path(made["artifact"]) / "samples/step-00000039.jpg").exists()
+
+
 def test_labels_of_other_classes_are_refused(
     run: Callable[..., Result], data: Path, tmp_path: Path
 ) -> None:
@@ -291,6 +300,9 @@ def test_labels_of_other_classes_are_refused(
     told = json.loads(run("noisy", "--labels", "one", "--json").stdout)
     assert "'dog'" in told["error"]
     assert "'wolf'" in told["error"]
+    (data / "classes.txt").write_text("background\ncat\ndog\n")
+    told = json.loads(run("blind", "--labels", "one", "--json").stdout)
+    assert "were made by" in told["error"]
     assert len(_found(tmp_path / "store", "checkpoint")) == 1
 
 
