@@ -50,8 +50,8 @@ def run(
 
     With several rounds the student of one is the teacher of the next, and a new student starts
     from the weights that the first started from; the rounds end early where the agreement of
-    student and teacher has not grown by `min_growth` points. `rounds.rounds_of` tells what came of each.
-    The same command after an interruption goes on where it was.
+    student and teacher has not grown by `min_growth` points. `rounds.rounds_of` tells what came of
+    each. The same command after an interruption goes on where it was.
 
     Raises:
         ArtifactError: there is no such teacher or no such labels.
