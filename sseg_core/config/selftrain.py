@@ -22,7 +22,9 @@ class LabelConfig(AskConfig):
     classes: tuple[str, ...] | None = Field(
         None, min_length=1, description="class names, where there is no benchmark"
     )
-    shard_size: int = Field(500, ge=1, description="images per shard of labels")
+    shard_size: int = Field(
+        100, ge=1, description="images per shard of labels: what a process takes on at a time"
+    )
     sheet: int = Field(24, ge=0, le=200, description="images on the contact sheet, 0 for none")
     max_share: float = Field(
         0.98,

@@ -113,6 +113,22 @@ def test_pixels_that_do_not_count_have_no_influence() -> None:
     assert all(not gradient.any() for gradient in gradients.values())
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_a_gpu_has_the_gradient_of_the_cpu(dtype: torch.dtype | None) -> None:
+    """In fp32 to rounding, in bf16 in direction."""
+    expected, _ = _step([_batch()])
+    model = _student().cuda()
+    means = Means(network=model, device=torch.device("cuda"), autocast_dtype=dtype, scaler=None)
+    StudentStep(CONFIG, means)([_batch()])
+    found = {name: gradient.cpu() for name, gradient in _gradients(model).items()}
+    one = torch.cat([gradient.flatten() for gradient in expected.values()])
+    other = torch.cat([found[name].flatten() for name in expected])
+    cosine = nn.functional.cosine_similarity(one, other, dim=0)
+    assert cosine > (0.98 if dtype else 0.99999)
+
+
 def test_a_learner_learns_a_batch_by_heart() -> None:
     """Some steps on two images bring the loss down to a fraction."""
     config = CONFIG.model_copy(
