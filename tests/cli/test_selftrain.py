@@ -79,7 +79,8 @@ def blind():
 SMALL = (
     "steps=40", "batch_size=4", "model.channels=16", "loader.short_side=32", "loader.crop_size=32",
     "loader.workers=0", "loader.photometric=0.2", "log_every=5", "checkpoint_every=10",
-    "label.shard_size=6", "label.batch_size=2", "optim.lr=3e-3",
+    "label.shard_size=6", "label.batch_size=2", "optim.lr=3e-3", "ema_decay=0",
+    "loader.min_confidence=0.65",
     "model.backbone.options.channels=[8, 16, 24, 32]",
 )  # fmt: skip
 
