@@ -37,6 +37,9 @@ from sseg_core.training.inputs import Share, share_of_batch
 from sseg_core.training.run import Run, carry_out, check_run
 from sseg_core.training.student_step import build_student_learner
 
+_LEAST_KEPT = 1.0
+"""Percent of the pixels that must count."""
+
 
 @dataclass(frozen=True)
 class StudentPlan:
@@ -80,6 +83,7 @@ def plan(config: StudentConfig, store: ArtifactStore) -> StudentPlan:
             "Label more images.",
         )
     _check_labels(labels, entries)
+    _check_confidence(labels, config)
     count = min(config.hold_out, len(entries) // 10)
     # Evenly spread, for neighbours in a folder are often alike.
     chosen = {i * len(entries) // count for i in range(count)}
@@ -113,6 +117,21 @@ def _check_labels(labels: Artifact, entries: Sequence[LabelEntry]) -> None:
                 f"{min(unknown)}, but its classes are {known[0]} to {known[-1]}.",
                 HOW_TO_MAKE["labels"],
             )
+
+
+def _check_confidence(labels: Artifact, config: StudentConfig) -> None:
+    """Refuse a threshold above which hardly a pixel is left to learn from."""
+    kept: Mapping[str, float] = labels.manifest.stats["kept_at"]
+    least = config.loader.min_confidence
+    share = kept[max((name for name in kept if float(name) <= least), key=float)]
+    if share < _LEAST_KEPT:
+        told = ", ".join(f"{name}: {percent:.1f} %" for name, percent in kept.items() if percent)
+        raise ConfigError(
+            f"The teacher of {labels.reference} is sure of {share:.1f} % of the pixels at "
+            f"min_confidence={least:g}, which leaves nothing to learn.",
+            f"Lower it with --set loader.min_confidence=P (it is sure of, at {told}); but look at "
+            "sheet.jpg of the labels first: an unsure teacher may know nothing.",
+        )
 
 
 def check_batch(config: StudentConfig, device: str) -> None:
