@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -14,6 +15,9 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from sseg_core.errors import SsegError
+
+_PARENT_CHECK_S = 5.0
+"""Seconds between looks whether the parent lives, as in torch's own watch."""
 
 
 class Pinnable(Protocol):
@@ -67,11 +71,12 @@ def delivered(
 
 
 def leave_signals_to_parent(worker: int) -> None:
-    """Let a worker live through the signals that end or checkpoint its run.
+    """Let a worker live through the signals that end or checkpoint its run, and not longer than it.
 
     Schedulers and torch's launcher send them to all processes; a worker that died of one would
     take along the step after which its parent wants to save. Only the parent's own SIGTERM, with
-    which torch ends a worker that hangs, counts.
+    which torch ends a worker that hangs, counts. torch's own watch over the parent does not see
+    that it was killed before the worker had begun, and such a worker would wait for ever.
 
     Args:
         worker: number of the worker.
@@ -95,7 +100,9 @@ def _say_nothing(*_: object) -> None:
 def _end_when_parent_says() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None  # a worker has one
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent.pid:
-        pass
+    while os.getppid() == parent.pid:
+        received = signal.sigtimedwait({signal.SIGTERM}, _PARENT_CHECK_S)
+        if received is not None and received.si_pid == parent.pid:
+            break
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     signal.raise_signal(signal.SIGTERM)

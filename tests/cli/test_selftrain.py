@@ -168,7 +168,7 @@ def test_a_student_is_better_than_its_noisy_teacher(
 
 def test_the_table_of_rounds_fits_a_terminal(run: Callable[..., Result]) -> None:
     """Three rounds, in which each student teaches the next; no line is broken."""
-    few = ("--set", "steps=4", "--set", "label.max_share=1")
+    few = ("--set", "steps=4", "--set", "label.max_share=1", "--set", "loader.min_confidence=0")
     result = run("noisy", "--rounds", "2", "--name", "plus", *few)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
@@ -180,7 +180,7 @@ def test_the_table_of_rounds_fits_a_terminal(run: Callable[..., Result]) -> None
 
 def test_rounds_end_when_agreement_stops_growing(run: Callable[..., Result]) -> None:
     """No student can agree by 100 points more than the one before."""
-    few = ("--set", "steps=2", "--set", "label.max_share=1")
+    few = ("--set", "steps=2", "--set", "label.max_share=1", "--set", "loader.min_confidence=0")
     made = _json(run("noisy", "--rounds", "4", "--json", "--set", "min_growth=100", *few))
     assert len(made["rounds"]) == 3
     assert made["version"] == 2

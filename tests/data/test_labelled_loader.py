@@ -257,13 +257,22 @@ sys.stdin.readline()
 """
 
 
+BLIND_WATCH = """
+from torch.utils.data._utils.worker import ManagerWatchdog
+
+ManagerWatchdog.is_alive = lambda self: True
+"""
+"""As torch's watch is in a worker that began when its parent had been killed already."""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
-def test_workers_die_with_their_parent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", ["", BLIND_WATCH], ids=["", "killed early"])
+def test_workers_die_with_their_parent(tmp_path: Path, before: str) -> None:
     """Nothing of a killed run lives on."""
     with LabelShardWriter(tmp_path / "a.tar") as writer:
         writer.write("k", np.zeros((24, 30), np.int16), None)
-    command = [sys.executable, "-c", PARENT, str(tmp_path / "a.jsonl")]
+    command = [sys.executable, "-c", before + PARENT, str(tmp_path / "a.jsonl")]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
