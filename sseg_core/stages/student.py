@@ -122,6 +122,8 @@ def _check_labels(labels: Artifact, entries: Sequence[LabelEntry]) -> None:
 def _check_confidence(labels: Artifact, config: StudentConfig) -> None:
     """Refuse a threshold above which hardly a pixel is left to learn from."""
     kept: Mapping[str, float] = labels.manifest.stats["kept_at"]
+    if not kept:
+        return  # its teacher has no confidence, and all of its labels count
     least = config.loader.min_confidence
     share = kept[max((name for name in kept if float(name) <= least), key=float)]
     if share < _LEAST_KEPT:

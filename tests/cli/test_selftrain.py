@@ -47,6 +47,12 @@ def noisy():
     return segment
 
 
+def unsure():
+    '''Tells nothing of how sure it is.'''
+    segment = noisy()
+    return lambda images, names: [answer.label_map for answer in segment(images, names)]
+
+
 def slow():
     segment = noisy()
 
@@ -273,6 +279,18 @@ def test_what_cannot_work_is_told_in_one_sentence(
     assert message in told["error"]
     assert hint in told["hint"]
     assert not _found(Path(os.environ["SSEG_STORE"]), "checkpoint", "labels")
+
+
+def test_a_teacher_without_confidence_teaches_with_all_its_labels(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
+    """As most plug-ins are: no pixel is left out, and there is no share of sure ones."""
+    made = _json(run("unsure", "--json", "--set", "steps=120"))
+    teacher, student = made["rounds"]
+    assert student["miou"] > teacher["miou"]
+    [labels] = _found(tmp_path / "store", "labels")
+    assert labels.manifest.stats["mean_confidence"] is None
+    assert labels.manifest.stats["kept_at"] == {}
 
 
 def test_classes_that_the_teacher_never_sees_are_named(run: Callable[..., Result]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,14 @@ def _labels(
     *,
     label: int = 1,
     has_background: bool = False,
-    sure: float = 100.0,
+    kept_at: Mapping[str, float] | None = None,
 ) -> Artifact:
     """Publish labels of photos, each of one label."""
     photos.mkdir(exist_ok=True)
     config = LabelConfig(images=str(photos), classes=CLASSES).model_dump(mode="json")
     stats: dict[str, Any] = {
         "class_names": CLASSES, "has_background": has_background, "teacher": "random:v1",
-        "kept_at": {"0.0": 100.0, "0.4": 30.0, "0.5": sure, "0.6": 0.0},
+        "kept_at": kept_at or {},
     }  # fmt: skip
     with store.draft("labels", "made", config) as draft:
         with LabelShardWriter(draft.path / "labels-00000.tar") as shard:
@@ -72,7 +73,11 @@ def test_a_tenth_at_most_is_held_out(store: ArtifactStore, tmp_path: Path) -> No
         ({"label": -1}, ArtifactError, "as class -1, but its classes are 0 to 1"),
         ({"label": 2, "has_background": True}, ArtifactError, "its classes are -1 to 1"),
         ({"count": 1}, ArtifactError, "labels of 1 image"),
-        ({"sure": 0.4}, ConfigError, "sure of 0.4 % of the pixels at min_confidence=0.5"),
+        (
+            {"kept_at": {"0.0": 100.0, "0.4": 30.0, "0.5": 0.4, "0.6": 0.0}},
+            ConfigError,
+            "sure of 0.4 % of the pixels at min_confidence=0.5",
+        ),
     ],
 )
 def test_labels_that_cannot_be_learned_are_refused(
