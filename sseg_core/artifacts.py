@@ -57,13 +57,14 @@ class ArtifactStore:
                     continue
         return sorted(found, key=lambda artifact: artifact.manifest.created)
 
-    def find(self, reference: str | None, kind: Kind) -> Artifact:
+    def find(self, reference: str | None, kind: Kind, other: Kind | None = None) -> Artifact:
         """Return the artifact that `reference` names, checked to be of `kind`.
 
         Args:
             reference: `NAME` (its newest version), `NAME:vN`, a path, or None for the newest
                 artifact of the kind.
             kind: what the caller can use.
+            other: what it can use as well; a name that is none of `kind` is looked up there.
 
         Raises:
             ArtifactError: there is none, or it is of another kind.
@@ -78,8 +79,8 @@ class ArtifactStore:
         if "/" in reference or os.sep in reference or reference.startswith("."):
             artifact = read_artifact(Path(reference))
         else:
-            artifact = self._find_by_name(reference, kind)
-        if artifact.manifest.kind != kind:
+            artifact = self._find_by_name(reference, (kind,) if other is None else (kind, other))
+        if artifact.manifest.kind not in {kind, other}:
             raise ArtifactError(
                 f"{reference} is a {artifact.manifest.kind} artifact, but a {kind} is needed.",
                 HOW_TO_MAKE.get(kind, ""),
@@ -200,21 +201,22 @@ class ArtifactStore:
         command = [kind, name, config, [parent.as_parent().model_dump() for parent in parents]]
         return self.root / kind / name / f".work-{digest_of(command)[:12]}"
 
-    def _find_by_name(self, reference: str, kind: Kind) -> Artifact:
+    def _find_by_name(self, reference: str, wanted: Sequence[Kind]) -> Artifact:
         name, _, number = reference.partition(":")
         if number and not _VERSION.fullmatch(number):
             raise ArtifactError(
                 f"{reference!r} is not a reference.", "Write NAME, NAME:v2, or a path."
             )
-        # The wanted kind first; a hit in another kind lets the caller say what was found.
-        for a_kind in (kind, *(other for other in KINDS if other != kind)):
+        # The wanted kinds first; a hit in another kind lets the caller say what was found.
+        for a_kind in (*wanted, *(other for other in KINDS if other not in wanted)):
             home = self.root / a_kind / name
             versions = versions_in(home) if _NAME.fullmatch(name) else []
             if versions and not number:
                 return read_artifact(home / f"v{max(versions)}")
             if number and int(number[1:]) in versions:
                 return read_artifact(home / number)
-        names = {a.manifest.name for a in self.artifacts(kind)}
+        kind = wanted[0]
+        names = {a.manifest.name for a_kind in wanted for a in self.artifacts(a_kind)}
         hint = did_you_mean(name, names) if names else HOW_TO_MAKE.get(kind, "")
         raise ArtifactError(f"There is no {kind} artifact {reference!r} in {self.root}.", hint)
 

@@ -68,6 +68,7 @@ HOW_TO_MAKE: Mapping[str, str] = {
     "masks": "Make one with: sseg pseudomask",
     "labels": "Make some with: sseg selftrain --benchmark NAME",
     "checkpoint": "Train one with: sseg train, or see it all in minutes with: sseg demo",
+    "export": "Make one with: sseg export",
 }
 
 

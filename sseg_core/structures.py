@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # an exported model runs without torch
+    import torch
+    from torch import Tensor
 
 IGNORE_LABEL = 255
 """Label-map value of a pixel that belongs to no segment or class (VOC's void)."""
@@ -27,6 +30,9 @@ BACKGROUND = -1
 
 VOID = -2
 """Label of a pixel that does not count: nobody knows its class, or it has none."""
+
+MAX_PIXELS = 300_000_000
+"""Images with more pixels are refused unless an option says otherwise: a decompression bomb."""
 
 LabelMap = npt.NDArray[np.int16]
 """[H, W] class index, `BACKGROUND` or `VOID`."""

@@ -1,15 +1,18 @@
-"""What tests of several folders need: a small checkpoint, and where the real data is."""
+"""What tests of several folders need: small checkpoints, the real data, a browser."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sseg_core.artifacts import Artifact, ArtifactStore
+
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +31,19 @@ def _cache_of_its_own(
 ) -> None:
     """No test reads or writes the text embeddings of the user's own cache."""
     monkeypatch.setenv("SSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module")  # while it is open, asyncio of other tests cannot run
+def browser() -> Iterator[Any]:
+    """Return a headless Chromium, or skip."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if program is None:
+        pytest.skip(f"none of {', '.join(_BROWSERS)} is on the path")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -186,10 +186,10 @@ def _inputs(config: EvalConfig, store: ArtifactStore) -> dict[str, Any]:
         return inputs
     if (config.model or "").startswith("oracle:"):
         return inputs
-    from sseg_core.evaluation.rivals.registry import names_checkpoint
+    from sseg_core.evaluation.rivals.names import names_checkpoint
 
     if names_checkpoint(config.model):
-        inputs["model"] = store.find(config.model, "checkpoint").reference
+        inputs["model"] = store.find(config.model, "checkpoint", "export").reference
     for field, value in segmentation_protocol(config, benchmark).as_json().items():
         if value not in (None, [], {}):
             inputs[f"protocol {field}"] = value

@@ -3,7 +3,7 @@
 The description of a field is its help text. Complete, named configurations are in `recipes.py`.
 """
 
-from sseg_core.config.base import MAX_PIXELS, C, Config, build_config
+from sseg_core.config.base import C, Config, build_config
 from sseg_core.config.data import DownloadConfig, PseudomaskConfig, ToyWorldConfig
 from sseg_core.config.model import BackboneConfig, DecoderConfig, ModelConfig, TextConfig
 from sseg_core.config.selftrain import (
@@ -24,10 +24,16 @@ from sseg_core.config.train import (
     RunConfig,
     TrainConfig,
 )
-from sseg_core.config.use import AskConfig, DemoConfig, EvalConfig, PredictConfig
+from sseg_core.config.use import (
+    AskConfig,
+    DemoConfig,
+    EvalConfig,
+    ExportConfig,
+    LookConfig,
+    PredictConfig,
+)
 
 __all__ = [
-    "MAX_PIXELS",
     "AskConfig",
     "BackboneConfig",
     "C",
@@ -37,8 +43,10 @@ __all__ = [
     "DemoConfig",
     "DownloadConfig",
     "EvalConfig",
+    "ExportConfig",
     "LabelConfig",
     "LoaderConfig",
+    "LookConfig",
     "LossConfig",
     "MasksConfig",
     "ModelConfig",

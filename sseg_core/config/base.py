@@ -8,9 +8,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sseg_core.errors import ConfigError, did_you_mean
 
-MAX_PIXELS = 300_000_000
-"""Images with more pixels are refused unless an option says otherwise: a decompression bomb."""
-
 
 class Config(BaseModel):
     """Base of all configurations: immutable, and strict about names."""

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from sseg_core.config.base import MAX_PIXELS, Config
+from sseg_core.config.base import Config
+from sseg_core.structures import MAX_PIXELS
 
 
 class ToyWorldConfig(Config):

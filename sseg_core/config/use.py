@@ -6,11 +6,54 @@ from typing import Literal
 
 from pydantic import Field
 
-from sseg_core.config.base import MAX_PIXELS, Config
+from sseg_core.config.base import Config
 from sseg_core.config.data import PseudomaskConfig
+from sseg_core.structures import MAX_PIXELS
 
 
-class AskConfig(Config):
+class LookConfig(Config):
+    """How images and words are shown to a model."""
+
+    image_size: int | None = Field(
+        None,
+        ge=32,
+        description="short side the model sees; default: the protocol's, else the model's (twice "
+        "the training crop, 448 for the paper's)",
+    )
+    window: int | None = Field(
+        None, ge=0, description="side of sliding windows, 0 for none; default: the protocol's"
+    )
+    stride: int | None = Field(
+        None, ge=1, description="pixels from window to window; default: half a window"
+    )
+    blend: Literal["mean", "taper"] | None = Field(
+        None,
+        description="where windows overlap, all count the same (mean, as in the protocols), or "
+        "less towards their borders, so that no seam shows (taper, as in predict)",
+    )
+    scales: tuple[float, ...] | None = Field(
+        None,
+        min_length=1,
+        description="sizes at which a checkpoint looks at an image, as factors of image_size, "
+        "averaged; default: once, as it is",
+    )
+    flip: bool | None = Field(
+        None, description="average over the image and its mirror image (checkpoints); default: no"
+    )
+    templates: tuple[str, ...] | None = Field(
+        None,
+        description="texts around a class name, {} in its place, averaged, or sets: simple, "
+        "subset, custom, maskclip, imagenet80; default: the protocol's, else the model's",
+    )
+    logit_scale: float | None = Field(
+        None, gt=0, description="factor of the similarities; default: the protocol's, else learned"
+    )
+    refine: Literal["none", "pamr"] | None = Field(
+        None, description="let scores follow the image's colours; default: the protocol's, else no"
+    )
+
+
+class AskConfig(LookConfig):
     """A model, a benchmark, and how the one is asked for the classes of the other."""
 
     benchmark: str = Field("toyworld", description="a name of `sseg eval --help`, or folder:DIR")
@@ -24,37 +67,6 @@ class AskConfig(Config):
     weights: str | None = Field(None, description="weight file of a clip or groupvit model")
     limit: int | None = Field(None, ge=1, description="take only the first images")
     protocol: str = Field("sseg", description="sseg, groupvit, tcl or sclip")
-    image_size: int | None = Field(
-        None, ge=32, description="short side the model sees; default: the protocol's"
-    )
-    window: int | None = Field(
-        None, ge=0, description="side of sliding windows, 0 for none; default: the protocol's"
-    )
-    stride: int | None = Field(
-        None, ge=1, description="pixels from window to window; default: the protocol's"
-    )
-    scales: tuple[float, ...] | None = Field(
-        None,
-        min_length=1,
-        description="sizes at which a checkpoint looks at an image, as factors of image_size, "
-        "averaged; default: the protocol's",
-    )
-    flip: bool | None = Field(
-        None,
-        description="average over the image and its mirror image (checkpoints); default: the "
-        "protocol's",
-    )
-    templates: tuple[str, ...] | None = Field(
-        None,
-        description="texts around a class name, {} in its place, or sets: simple, subset, custom, "
-        "maskclip, imagenet80; default: the protocol's",
-    )
-    logit_scale: float | None = Field(
-        None, gt=0, description="factor of the similarities; default: the protocol's"
-    )
-    refine: Literal["none", "pamr"] | None = Field(
-        None, description="let scores follow the image's colours; default: the protocol's"
-    )
     class_words: str | None = Field(
         None,
         description="file of the words for each class, a line each; default: the protocol's",
@@ -90,26 +102,49 @@ class EvalConfig(AskConfig):
     )
 
 
-class PredictConfig(Config):
+class PredictConfig(LookConfig):
     """`sseg predict`: images and class names."""
 
-    images: tuple[str, ...] = Field(description="files, folders or globs")
-    classes: tuple[str, ...] = Field(min_length=1, description="class names")
-    model: str | None = Field(None, description="checkpoint; default: the newest")
+    images: tuple[str, ...] = Field(
+        description="files, folders, globs, http(s) URLs, or - for standard input"
+    )
+    classes: tuple[str, ...] = Field(
+        min_length=1, description='class names; synonyms as "tv=television|tv monitor"'
+    )
+    model: str | None = Field(
+        None,
+        description="checkpoint, export, maskclip:ARCH, groupvit, ... or FILE.py:FUNCTION; "
+        "default: the newest checkpoint",
+    )
+    weights: str | None = Field(None, description="weight file of a clip or groupvit model")
     threshold: float = Field(
         0.0, ge=0, le=1, description="pixels whose best probability is lower are background"
     )
-    image_size: int | None = Field(
+    background_words: tuple[str, ...] | None = Field(
         None,
-        ge=32,
-        description="short side the model sees; default: twice the training crop, "
-        "448 for the paper's",
+        description="words whose pixels are background; default: none, and common words where "
+        "there is one class alone",
     )
-    template: str | None = Field(
-        None, description="text around a class name, {} in its place; default: the model's"
-    )
+    batch_size: int = Field(1, ge=1, description="images of equal size that go through together")
+    npz: bool = Field(False, description="write the probabilities of all classes")
+    viewer: int = Field(200, ge=0, description="images on the page to look at: the first ones")
     max_pixels: int = Field(
         MAX_PIXELS, ge=1, description="refuse images with more pixels than this"
+    )
+    max_megabytes: int = Field(200, ge=1, description="refuse larger files behind URLs")
+    timeout: float = Field(30.0, gt=0, description="seconds to wait for a server")
+
+
+class ExportConfig(Config):
+    """`sseg export`: a checkpoint for use without torch."""
+
+    model: str | None = Field(None, description="checkpoint; default: the newest")
+    format: Literal["onnx"] = Field("onnx", description="of the graphs")
+    precision: Literal["fp32", "fp16", "int8"] = Field(
+        "fp32", description="of the weights; int8 quantises matrix products as they run"
+    )
+    scenes: int = Field(
+        50, ge=0, description="toy scenes on which the change of the score is measured; 0 for none"
     )
 
 

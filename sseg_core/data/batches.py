@@ -14,17 +14,16 @@ import numpy.typing as npt
 import torch
 from PIL.PngImagePlugin import PngImageFile
 
-from sseg_core.config import MAX_PIXELS, LoaderConfig
+from sseg_core.config import LoaderConfig
 from sseg_core.data.images import ImageError, RGBImage, decode_image
 from sseg_core.data.shards import Sample
+from sseg_core.data.token_rows import trimmed
 from sseg_core.data.words import nouns_and_verbs
-from sseg_core.structures import Batch
+from sseg_core.structures import MAX_PIXELS, Batch
 
 TokenizerCall = Callable[[Sequence[str]], npt.NDArray[np.int64]]
 """Texts in, [B, L] int64 token ids out, the largest of a row at its end, as `Tokenizer` gives
 them; it travels to the workers, so it must be picklable."""
-
-_LENGTH_STEP = 8  # lengths of texts are multiples of it: a compiler needs few shapes
 
 
 @dataclass(frozen=True)
@@ -125,13 +124,3 @@ def with_fewer_words(text: str, dropout: float, rng: random.Random) -> str:
     words = text.split()
     kept = [word for word in words if rng.random() >= dropout]
     return " ".join(kept or (words and [rng.choice(words)]))
-
-
-def trimmed(token_ids_BL: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return token ids without the columns behind the longest text, up to a multiple of 8.
-
-    The nouns and verbs of a caption fill a tenth of the context; nothing looks behind [EOS], the
-    largest id of a row.
-    """
-    longest = int(token_ids_BL.argmax(axis=1).max()) + 1
-    return np.ascontiguousarray(token_ids_BL[:, : -(-longest // _LENGTH_STEP) * _LENGTH_STEP])

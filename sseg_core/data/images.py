@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import io
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import simplejpeg
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -45,7 +45,11 @@ _READERS: tuple[tuple[re.Pattern[bytes], type[ImageFile]], ...] = (
     (re.compile(rb"II\*\0|MM\0\*|II\+\0|MM\0\+"), TiffImageFile),
     (re.compile(rb"P[1-6]\s"), PpmImageFile),
 )
-_turbojpeg: Any = simplejpeg  # its __all__ lists objects, which hides them from type checkers
+try:
+    # By name: its __all__ lists objects, which hides them from type checkers.
+    _turbojpeg: Any = import_module("simplejpeg")
+except ImportError:  # an exported model runs with Pillow alone
+    _turbojpeg = None
 _JPEG = b"\xff\xd8\xff"
 _ORIENTATION = 0x0112  # EXIF tag
 
@@ -55,13 +59,15 @@ class ImageError(DataError):
 
     Attributes:
         reason: why, in one or two words to count by: empty, unsupported, corrupt, truncated,
-            too large, unreadable; bad truth for a label image, bad label for what a teacher said.
+            too large, unreadable, unreachable; bad truth for a label image, bad label for what a
+            teacher said.
         problem: why, as the rest of a sentence that starts with the image.
     """
 
     def __init__(self, reason: str, problem: str, subject: str = "The image") -> None:
         hint = {
             "too large": "Make it smaller, or raise the limit with --set max_pixels=N.",
+            "unreachable": "Check the address, or fetch the image and give the file.",
             "bad truth": "Check the label image, or fetch it again.",
             "bad label": "Make the labels again: sseg selftrain",
         }.get(reason, "Check the file, or save it again as JPEG or PNG.")
@@ -158,7 +164,9 @@ def encode_jpeg(image: RGBImage, quality: int) -> bytes:
 
 
 def _decode_jpeg(data: bytes, max_pixels: int, size: tuple[int, int] | None) -> RGBImage | None:
-    """Decode with libjpeg-turbo; None where only Pillow knows the variant."""
+    """Decode with libjpeg-turbo; None where only Pillow can, or knows the variant."""
+    if _turbojpeg is None:
+        return None
     try:
         height, width, _, _ = _turbojpeg.decode_jpeg_header(data)
     except ValueError:

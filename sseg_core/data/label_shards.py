@@ -26,7 +26,6 @@ from typing import IO, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from sseg_core.config import MAX_PIXELS
 from sseg_core.data.images import ImageError
 from sseg_core.data.label_png import (
     MAX_CLASSES,
@@ -38,7 +37,7 @@ from sseg_core.data.label_png import (
 )
 from sseg_core.data.shards import add_member, cannot_write, open_tar
 from sseg_core.errors import ArtifactError, printable
-from sseg_core.structures import VOID, LabelMap
+from sseg_core.structures import MAX_PIXELS, VOID, LabelMap
 
 _MAX_MEMBER_BYTES = 2**28  # more than a label image of MAX_PIXELS needs
 

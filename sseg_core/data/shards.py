@@ -16,7 +16,6 @@ import json
 import lzma
 import re
 import tarfile
-import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -34,7 +33,6 @@ MASK = "mask.png"
 """What follows `KEY.` in the name of a mask."""
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
-_MADE_KEY_LENGTH = 80  # leaves room for a suffix, and for `.mask.png` in a tar name of 100 bytes
 _MAX_MEMBER_BYTES = 2**28  # a compressed shard may hold members that fill the memory
 _IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm")
 
@@ -52,33 +50,6 @@ class Sample:
     key: str
     image: bytes
     captions: tuple[str, ...]
-
-
-def safe_key(text: str) -> str:
-    """Return `text` as a key: ASCII letters, digits, `_` and `-`, 1 to 80 of them.
-
-    A key never is a path, and holds no dot, since webdataset ends it at the first one. Different
-    texts can give the same key; see `unique_keys`.
-    """
-    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    slug = re.sub(r"[^A-Za-z0-9_-]+", "_", ascii_text)
-    # The end of a long path tells files apart, not its beginning.
-    return slug[-_MADE_KEY_LENGTH:].strip("_-") or "sample"
-
-
-def unique_keys(texts: Iterable[str]) -> list[str]:
-    """Return one key per text, in order; of equal ones, the later get `-2`, `-3`, ..."""
-    used: set[str] = set()
-    next_number: Counter[str] = Counter()
-    keys = []
-    for text in texts:
-        base = key = safe_key(text)
-        while key in used:
-            next_number[base] += 1
-            key = f"{base}-{next_number[base] + 1}"
-        used.add(key)
-        keys.append(key)
-    return keys
 
 
 def clean_caption(text: str) -> str:

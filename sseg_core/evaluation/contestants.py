@@ -20,6 +20,7 @@ from sseg_core.evaluation.protocol import (
     without_meaning,
 )
 from sseg_core.evaluation.rivals import pseudomask_clip
+from sseg_core.evaluation.rivals.names import ORACLE
 from sseg_core.evaluation.rivals.oracle import Oracle
 from sseg_core.evaluation.rivals.plugin import Plugin
 from sseg_core.evaluation.rivals.registry import open_rival
@@ -27,8 +28,6 @@ from sseg_core.evaluation.rivals.rival import Predictor, Rival, predictor
 from sseg_core.manifest import sha256_of
 from sseg_core.pseudomask.clustering import resolve
 from sseg_core.pseudomask.features import resolve_features
-
-ORACLE = "oracle:"
 
 _NOT_FOR_ORACLES = (
     "weights", "image_size", "window", "stride", "scales", "flip", "templates", "logit_scale",

@@ -22,8 +22,7 @@ from sseg_core.evaluation.rivals.rival import Rival
 from sseg_core.inference.combine import BACKGROUND
 from sseg_core.inference.view import View
 from sseg_core.inference.vocabulary import Vocabulary
-from sseg_core.text.prompts import fill_template
-from sseg_core.text.templates import TEMPLATE_SETS
+from sseg_core.text.templates import TEMPLATE_SETS, template_texts
 
 BackgroundRule = Literal["threshold", "words", "exclude", "class", "none"]
 """What becomes of the benchmark's background:
@@ -188,6 +187,7 @@ def segmentation_protocol(config: AskConfig, benchmark: Benchmark) -> Segmentati
         "templates": config.templates,
         "logit_scale": config.logit_scale,
         "refine": config.refine,
+        "blend": config.blend,
         "scales": config.scales,
         "flip": config.flip,
         "threshold": config.threshold,
@@ -260,20 +260,16 @@ def _background(config: AskConfig, benchmark: Benchmark, preset: Preset) -> Back
 
 def _view(values: Mapping[str, Any]) -> View:
     templates = values.get("templates")
-    texts = None
-    if templates is not None:
-        texts = tuple(t for name in templates for t in TEMPLATE_SETS.get(name, (name,)))
-        for text in texts:
-            fill_template(text, "name")  # raises ConfigError where it cannot hold a name
     return View(
         short_side=values.get("short_side"),
         window=values.get("window"),
         stride=values.get("stride"),
-        templates=texts,
+        templates=None if templates is None else template_texts(templates),
         articles=values.get("articles", True),
         logit_scale=values.get("logit_scale"),
         min_share=values.get("min_share", 0.0),
         refine=values.get("refine", "none"),
+        blend=values.get("blend", "mean"),
         scales=values.get("scales"),
         flip=values.get("flip"),
     )

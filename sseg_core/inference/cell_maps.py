@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sseg_core.inference.windows import Box, Region, Window, regions
+from sseg_core.inference.windows import Box, Region, Window, blend_weights, regions
 
 _FLOATS = {"cpu": 1 << 20, "gpu": 1 << 26}
 """In a block: 4 MiB on a CPU; more keeps a GPU busy."""
@@ -51,6 +51,8 @@ class CellMaps:
     ) -> Iterator[tuple[Box, Tensor]]:
         """Yield the mean over the windows of their values, interpolated bilinearly to pixels.
 
+        The mean is weighted where windows taper.
+
         Args:
             size: H, W of the result, to which the shown image is stretched in the same step.
             of_window: what becomes of the [r, x, W] values of a window before the mean.
@@ -67,16 +69,41 @@ class CellMaps:
             for top in tops:
                 rows = self._lines(0, top, side, region, size)
                 for left in lefts:
-                    means = []
-                    for look in region.looks:
-                        parts = (
-                            _weighted(self.values[index], rows[index], columns[left][index])
-                            for index in look
-                        )
-                        total = reduce(add, parts if of_window is None else map(of_window, parts))
-                        means.append(total if len(look) == 1 else total / len(look))
-                    block = means[0] if len(means) == 1 else reduce(add, means) / len(means)
-                    yield Box(top, left, block.shape[0], block.shape[1]), block
+                    bottom, right = (
+                        min(top + side, region.box.bottom),
+                        min(left + side, region.box.right),
+                    )
+                    box = Box(top, left, bottom - top, right - left)
+                    told = partial(self._told, rows, columns[left], of_window)
+                    yield box, self._mean(told, region, box, size)
+
+    def _told(
+        self,
+        rows: dict[int, _Line],
+        columns: dict[int, _Line],
+        of_window: Callable[[Tensor], Tensor] | None,
+        index: int,
+    ) -> Tensor:
+        """Return [r, x, W] what a window by index tells of a block."""
+        block: Tensor = _weighted(self.values[index], rows[index], columns[index])
+        return block if of_window is None else of_window(block)
+
+    def _mean(
+        self, told: Callable[[int], Tensor], region: Region, box: Box, size: tuple[int, int]
+    ) -> Tensor:
+        """Return the mean over the windows of a region of what they tell of a block in it."""
+        if any(self.windows[index].tapers for index in region.shares):
+            rows, columns = np.arange(box.top, box.bottom), np.arange(box.left, box.right)
+            weights_nrx = blend_weights(self.windows, region, rows, columns, size)
+            shares = torch.from_numpy(weights_nrx[..., None]).to(self.values[0].device)
+            pairs = zip(region.shares, shares, strict=True)
+            weighted: Tensor = reduce(add, (told(index) * share for index, share in pairs))
+            return weighted
+        means = []
+        for look in region.looks:
+            total = reduce(add, map(told, look))
+            means.append(total if len(look) == 1 else total / len(look))
+        return means[0] if len(means) == 1 else reduce(add, means) / len(means)
 
     def _lines(
         self, axis: int, first: int, side: int, region: Region, size: tuple[int, int]

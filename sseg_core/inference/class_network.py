@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,7 @@ from sseg_core.config import StudentConfig
 from sseg_core.data.images import RGBImage
 from sseg_core.errors import ConfigError, printable
 from sseg_core.inference.cell_maps import CellMaps
+from sseg_core.inference.device_pixels import on_device
 from sseg_core.inference.known_classes import KnownClasses
 from sseg_core.inference.looks import Looks
 from sseg_core.inference.prediction import Prediction
@@ -30,7 +33,8 @@ class ClassNetwork:
 
     It may be asked for some of its classes; the others then do not count. A pixel's probabilities
     are the softmax over those that are asked for, and background where the student was taught it
-    and the vocabulary leaves room for it: such a pixel is labelled `BACKGROUND`.
+    and the vocabulary leaves room for it: such a pixel is labelled `BACKGROUND`. So is what is
+    another of its classes where a single one is asked for, and it was taught no background.
 
     Attributes:
         image_size: the short side of an image as the network sees it, unless a view says another.
@@ -125,13 +129,19 @@ class ClassNetwork:
         if self._has_background and vocabulary.with_background:
             channels.append(len(self.known.names))
             asked = Vocabulary.of(vocabulary.class_names, background=["background"])
+        elif len(channels) == 1 and vocabulary.with_background:
+            # Alone it would take every pixel: what else it knows is background.
+            others = [number for number in range(len(self.known.names)) if number not in channels]
+            channels += others
+            rest = [self.known.names[number] for number in others]
+            asked = Vocabulary.of(vocabulary.class_names, background=rest)
         device = next(self._student.parameters()).device
         index = torch.tensor(channels, device=device)
         values: list[list[Tensor]] = [[] for _ in looks.members]
         windows: list[Window] = []
         stride = 1
-        for window, pixels in looks.windows(device):
-            output: ClassLogits = self._student(pixels)
+        for window, shown in looks.windows():
+            output: ClassLogits = self._student(on_device(shown, device))
             # Without a copy where all are asked for: of a thousand classes it would be large.
             is_all = channels == list(range(output.logits.shape[1]))
             logits_BChw = output.logits if is_all else output.logits.index_select(1, index)
@@ -156,17 +166,19 @@ class SeenClasses:
     asked: Vocabulary
     view: View
 
+    @torch.inference_mode()
     def label(self, image: RGBImage) -> Prediction:
         """Return the most probable class of every pixel or background, and its probability."""
         return label_pixels(self._scores, self.asked, image, self.view)
 
-    def class_probabilities(self, size: tuple[int, int]) -> Tensor:
+    @torch.inference_mode()
+    def class_probabilities(self, size: tuple[int, int]) -> npt.NDArray[np.float32]:
         """Return [C, H, W] float32; where background is told apart, it has the rest to 1."""
         num_classes = len(self.asked.class_names)
-        scores = torch.empty((num_classes, *size), device=self.logits.values[0].device)
+        scores = np.empty((num_classes, *size), np.float32)
         for box, block_rxC in self._scores(size):
             place = slice(box.top, box.bottom), slice(box.left, box.right)
-            scores[:, *place] = block_rxC[..., :num_classes].permute(2, 0, 1)
+            scores[:, *place] = block_rxC[..., :num_classes].permute(2, 0, 1).cpu().numpy()
         return scores
 
     def _scores(self, size: tuple[int, int]) -> Iterator[tuple[Box, Tensor]]:

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from sseg_core.config import MAX_PIXELS
 from sseg_core.data.images import RGBImage, read_image, resize_image, to_rgb
 from sseg_core.errors import ConfigError, DataError
+from sseg_core.structures import MAX_PIXELS
 
 ImageLike = str | Path | npt.NDArray[np.uint8] | Image.Image
 

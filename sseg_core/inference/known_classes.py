@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sseg_core.errors import ConfigError, printable
-from sseg_core.inference.combine import BACKGROUND
 from sseg_core.inference.vocabulary import Vocabulary
+from sseg_core.structures import BACKGROUND
 
 _FEW = 8
 """So many of its classes are named in a hint."""

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
 from sseg_core.data.images import RGBImage
 from sseg_core.inference.image_input import at_short_side
@@ -27,31 +26,29 @@ class Looks:
     _resized: Sequence[Sequence[RGBImage]]
     _view: View
 
-    def windows(self, device: torch.device) -> Iterator[tuple[Window, Tensor]]:
+    def windows(self) -> Iterator[tuple[Window, npt.NDArray[np.uint8]]]:
         """Yield the windows of one look after the other, the smallest number of a look first.
 
         The windows of a mirrored look are laid over the mirror image, as mmsegmentation does: so
         the mirror image of an image is looked at in the same ways as the image.
 
-        Args:
-            device: of the pixels.
-
         Returns:
-            Where a window lies in the image, and [n, 3, h, w] float RGB in [0, 1] of all images,
-            mirrored where the window is.
+            Where a window lies in the image, and [n, h, w, 3] uint8 RGB of all images, mirrored
+            where the window is.
         """
         assert self._view.window is not None
         assert self._view.stride is not None
         look = 0
         for images in self._resized:
-            pixels = torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2)
-            size = (pixels.shape[2], pixels.shape[3])
+            pixels = np.stack(images)
+            size = (pixels.shape[1], pixels.shape[2])
             for mirrored in (False, True) if self._view.flip else (False,):
-                shown = pixels.flip(3) if mirrored else pixels
+                shown = pixels[:, :, ::-1] if mirrored else pixels
                 for box in window_boxes(size, self._view.window, self._view.stride):
-                    part = shown[:, :, box.top : box.bottom, box.left : box.right].float() / 255
+                    part = shown[:, box.top : box.bottom, box.left : box.right]
                     place = replace(box, left=size[1] - box.right) if mirrored else box
-                    yield Window(place, size, mirrored, look), part
+                    window = Window(place, size, mirrored, look, tapers=self._view.blend == "taper")
+                    yield window, np.ascontiguousarray(part)
                 look += 1
 
 

@@ -7,6 +7,7 @@ A mask counts with its sigmoid, and the weights of a pixel sum to 1 over the mas
 Where n windows cover a pixel, their masks all count, each with v / n: the mean of the windows'
 class probabilities is then one sum over all their masks, sum_q p(c | q) v_q / n. Where the image
 was looked at several times, at several sizes or mirrored, n is such that all looks count the same.
+Windows that taper have a share of their own at each pixel in the place of 1 / n.
 
 Numerics: everything is computed in float32. Where every mask is far from a pixel, the sigmoids
 of float32 are all 0 and the division would be 0 / 0. There sigmoid(m) equals exp(m), so adding
@@ -23,7 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sseg_core.inference.windows import Box, Window, regions
+from sseg_core.inference.windows import Box, Region, Window, blend_weights, regions
 
 TILE = 16
 """Blocks are whole squares of this side, in pixels of the result."""
@@ -76,8 +77,8 @@ class WeightedRegion:
 
     box: Box
     class_probabilities: Tensor
-    _windows: Sequence[WindowMasks]
-    _shares: Sequence[int]
+    _all: Sequence[WindowMasks]
+    _region: Region
     _size: tuple[int, int]
 
     def blocks(self) -> Iterator[tuple[Box, Tensor]]:
@@ -90,21 +91,36 @@ class WeightedRegion:
         # Made at once, for a GPU would have to finish its work before every copy.
         y_index = _whole_tiles(self.box.top, self.box.height)
         x_index = _whole_tiles(self.box.left, self.box.width)
-        rows = [_rows_of_tiles(y_index, self._size[0], masks) for masks in self._windows]
-        columns = [_Columns.at(x_index, self._size[1], masks) for masks in self._windows]
+        windows = [self._all[index] for index in self._region.shares]
+        rows = [_rows_of_tiles(y_index, self._size[0], masks) for masks in windows]
+        columns = [_Columns.at(x_index, self._size[1], masks) for masks in windows]
         for tile, y in enumerate(range(0, self.box.height, TILE)):
+            shares = self._shares(y_index[y : y + TILE], x_index)
             for x in range(0, self.box.width, step):
                 parts = [
-                    _weights(masks, of_tiles[tile], of_all.part(x, step), share)
-                    for masks, of_tiles, of_all, share in zip(
-                        self._windows, rows, columns, self._shares, strict=True
-                    )
+                    _weights(masks, of_tiles[tile], of_all.part(x, step))
+                    for masks, of_tiles, of_all in zip(windows, rows, columns, strict=True)
                 ]
+                for part, share in zip(parts, shares, strict=True):
+                    if isinstance(share, Tensor):
+                        part.mul_(share[:, x : x + step])
+                    elif share != 1:
+                        part.div_(share)
                 height, width = min(TILE, self.box.height - y), min(step, self.box.width - x)
                 yield (
                     Box(self.box.top + y, self.box.left + x, height, width),
                     parts[0] if len(parts) == 1 else torch.cat(parts),
                 )
+
+    def _shares(
+        self, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
+    ) -> Sequence[int | Tensor]:
+        """Return for each window the n whose 1 / n it counts, or [r, s] how much it counts."""
+        if not any(self._all[index].window.tapers for index in self._region.shares):
+            return list(self._region.shares.values())
+        windows = [masks.window for masks in self._all]
+        weights = blend_weights(windows, self._region, rows, columns, self._size)
+        return list(torch.from_numpy(weights).to(self.class_probabilities.device))
 
 
 def weighted_regions(
@@ -117,16 +133,10 @@ def weighted_regions(
         size: H, W of the result, to which the image is stretched.
     """
     for region in regions([masks.window for masks in windows], size):
-        shares = region.shares
-        covering = [windows[index] for index in shares]
-        yield WeightedRegion(
-            region.box,
-            # In memory as [C, K], where the row of a class is read at a stretch.
-            torch.cat([w.class_probabilities.float().T for w in covering], dim=1).contiguous(),
-            covering,
-            list(shares.values()),
-            size,
-        )
+        of_masks = [windows[index].class_probabilities.float().T for index in region.shares]
+        # In memory as [C, K], where the row of a class is read at a stretch.
+        together = torch.cat(of_masks, dim=1).contiguous()
+        yield WeightedRegion(region.box, together, windows, region, size)
 
 
 def cell_weights(window: WindowMasks) -> Tensor:
@@ -210,8 +220,8 @@ class _Columns:
         return _Columns(self.low[part], self.high[part], self.way[part])
 
 
-def _weights(masks: WindowMasks, rows: _Rows, columns: _Columns, share: int) -> Tensor:
-    """Return v / share, [Q, TILE, s] float32, of a window at the crossings of rows and columns."""
+def _weights(masks: WindowMasks, rows: _Rows, columns: _Columns) -> Tensor:
+    """Return v, [Q, TILE, s] float32, of a window at the crossings of rows and columns."""
     slab = masks.values[:, rows.first : rows.end].float()
     # Columns first, on the few rows of cells that take part. `gather` is the fastest of torch's
     # ways to index the last dimension, by far.
@@ -224,8 +234,7 @@ def _weights(masks: WindowMasks, rows: _Rows, columns: _Columns, share: int) -> 
     values = torch.matmul(rows.mixture, slab)
     if not masks.are_weights:
         values = _sigmoids(values, guarded=masks.may_underflow)
-    values.div_(values.sum(dim=0))
-    return values if share == 1 else values.div_(share)
+    return values.div_(values.sum(dim=0))
 
 
 def _sigmoids(logits_Qrs: Tensor, *, guarded: bool) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from torch import Tensor
+import numpy as np
+import numpy.typing as npt
 
 from sseg_core.data.images import RGBImage
 from sseg_core.inference.looks import Looks
@@ -25,7 +26,7 @@ class Seen(Protocol):
         """
         ...
 
-    def class_probabilities(self, size: tuple[int, int]) -> Tensor:
+    def class_probabilities(self, size: tuple[int, int]) -> npt.NDArray[np.float32]:
         """Return [C, H, W] float32 the probability of every class at every pixel.
 
         Args:

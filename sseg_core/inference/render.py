@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -13,22 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-Color = tuple[int, int, int]
+from sseg_core.inference.class_colors import Color, class_colors
 
-# Okabe and Ito's seven colours, and thirteen more that keep the largest distance to all others
-# in OKLab, for normal, protanope and deuteranope eyes alike.
-_PALETTE: tuple[Color, ...] = (
-    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178),
-    (213, 94, 0), (204, 121, 167), (136, 0, 85), (68, 255, 238), (68, 17, 187),
-    (136, 102, 255), (102, 85, 0), (119, 204, 136), (136, 85, 119), (204, 0, 68),
-    (187, 204, 255), (68, 68, 119), (255, 68, 119), (0, 255, 153), (187, 51, 170),
-)  # fmt: skip
-
-_RINGS = (0.0, 0.45, -0.45)
-"""Once the palette is used up: its tints (mixed with white), then its shades (with black)."""
+__all__ = ["class_colors", "drawable", "drawable_name", "overlay", "palette_png"]
 
 _MIN_SIDE = 640
 """Smaller images are enlarged by a whole factor to about this long side, to fit readable text."""
+
+_MAX_SIDE = 4096
+"""Larger images are drawn at a whole fraction of their size with at most this long side."""
+
+_LONG = 4
+"""Text in a picture that is longer than so many short sides does not grow with its long side: it
+would fill the short one."""
+
+_BAND = 1 << 20
+"""Pixels that are worked on at once, so that what is needed besides the picture stays small."""
 
 _GRID = 128  # cells along the long side, where the place of a name is looked for
 _PAPER: Color = (252, 252, 250)
@@ -37,30 +36,6 @@ _FAINT: Color = (108, 110, 118)
 _LOOKALIKES = str.maketrans(
     {"ß": "ss", "ł": "l", "Ł": "L", "ø": "o", "Ø": "O", "æ": "ae", "Æ": "AE", "œ": "oe", "đ": "d"}
 )
-
-
-def class_colors(names: Sequence[str]) -> NDArray[np.uint8]:
-    """Return a colour per class name that is the same in every run.
-
-    The name's hash chooses; where an earlier one of `names` has that colour, the hash chooses
-    among the free ones. Up to 60 names, no two share a colour; beyond, colours repeat.
-
-    Returns:
-        [C, 3] uint8 RGB, none of them black.
-    """
-    size = len(_PALETTE)
-    colors = np.zeros((len(names), 3), np.uint8)
-    free: list[int] = []
-    for position, name in enumerate(names):
-        if not free:
-            free = list(range(size))
-        code = _hash(name)
-        slot = code % size
-        if slot not in free:
-            slot = free[code // size % len(free)]
-        free.remove(slot)
-        colors[position] = _shaded(_PALETTE[slot], _RINGS[position // size % len(_RINGS)])
-    return colors
 
 
 def palette_png(label_map: NDArray[np.integer], names: Sequence[str]) -> Image.Image:
@@ -74,10 +49,12 @@ def palette_png(label_map: NDArray[np.integer], names: Sequence[str]) -> Image.I
         Mode P, 0 being background (black) and i + 1 class i; more than 255 classes do not fit a
         palette and give the same values in mode I;16.
     """
-    values = label_map.astype(np.int32) + 1
-    if len(names) > 255:
-        return Image.fromarray(values.astype(np.uint16))
-    image = Image.fromarray(values.astype(np.uint8))
+    is_wide = len(names) > 255
+    values = np.empty(label_map.shape, np.uint16 if is_wide else np.uint8)
+    np.add(label_map, 1, out=values, casting="unsafe")
+    image = Image.fromarray(values)
+    if is_wide:
+        return image
     image.putpalette([0, 0, 0, *class_colors(names).ravel().tolist()])
     return image
 
@@ -90,9 +67,11 @@ def overlay(
 ) -> Image.Image:
     """Draw the classes over the image, with names on the regions and a legend below.
 
-    An image with a long side under 640 pixels is enlarged by a whole factor to at least that;
-    lines and text grow with larger images. Characters that the bundled font lacks are replaced
-    by plain letters, `?`, or, where nothing is left, the number of the class (`#1` the first).
+    An image with a long side under 640 pixels is enlarged by a whole factor to at least that, and
+    one with a long side over 4096 made smaller by a whole factor to at most that: what is thin may
+    then be in the legend only. Lines and text grow with larger images. Characters that the bundled
+    font lacks are replaced by plain letters, `?`, or, where nothing is left, the number of the
+    class (`#1` the first).
 
     Args:
         image: [H, W, 3] uint8 RGB.
@@ -101,24 +80,19 @@ def overlay(
         opacity: of the class colours, in [0, 1].
     """
     assert image.shape[:2] == label_map.shape, "image and label map differ in size"
-    height, width = label_map.shape
-    shares = np.bincount(label_map.ravel() + 1, minlength=len(names) + 1) / label_map.size
+    shares = _pixels_of_labels(label_map, len(names)) / label_map.size
     found = [int(value) - 1 for value in np.argsort(-shares, kind="stable") if shares[value] > 0]
-    photo = Image.fromarray(image)
-    factor = max(1, math.ceil(_MIN_SIDE / max(height, width)))
-    if factor > 1:
-        photo = photo.resize((width * factor, height * factor), Image.Resampling.LANCZOS)
-        label_map = label_map.repeat(factor, axis=0).repeat(factor, axis=1)
+    photo, shown_labels = _at_drawn_size(image, label_map)
     palette = class_colors(names)
     colors: dict[int, Color] = {-1: _FAINT}
     colors |= {
         label: (red, green, blue) for label, (red, green, blue) in enumerate(palette.tolist())
     }
     texts = {label: drawable_name(names[label], label) for label in found if label >= 0}
-    unit = max(photo.size) / _MIN_SIDE
+    unit = max(1, min(max(shown_labels.shape), _LONG * min(shown_labels.shape)) / _MIN_SIDE)
     font = _font(15 * unit)
-    picture = _tinted(photo, label_map, palette, opacity, line=max(1, round(unit)))
-    _write_names(picture, label_map, texts, colors, font)
+    picture = _tinted(photo, shown_labels, palette, opacity, line=max(1, round(unit)))
+    _write_names(picture, shown_labels, texts, colors, font)
     legend = [
         (texts.get(label, "background"), f"{100 * shares[label + 1]:.1f}%", colors[label])
         for label in found
@@ -126,23 +100,80 @@ def overlay(
     return _with_legend(picture, legend, font)
 
 
+def _pixels_of_labels(label_map: NDArray[np.integer], num_classes: int) -> NDArray[np.intp]:
+    """Return [1 + C] the number of pixels of background and of each class."""
+    pixels = np.zeros(num_classes + 1, np.intp)
+    for rows in _bands(label_map.shape):  # bincount makes labels eight bytes long
+        pixels += np.bincount(label_map[rows].ravel() + 1, minlength=len(pixels))
+    return pixels
+
+
+def _at_drawn_size(
+    image: NDArray[np.uint8], label_map: NDArray[np.integer]
+) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
+    """Return image and label map enlarged or made smaller to the size of the picture."""
+    height, width = label_map.shape
+    long_side = max(height, width)
+    factor = math.ceil(_MIN_SIDE / long_side)
+    if factor > 1:
+        size = (width * factor, height * factor)
+        photo = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+        return np.asarray(photo), label_map.repeat(factor, axis=0).repeat(factor, axis=1)
+    factor = math.ceil(long_side / _MAX_SIDE)
+    if factor == 1:
+        return image, label_map
+    middles = [
+        np.minimum(np.arange(0, side, factor) + factor // 2, side - 1) for side in (height, width)
+    ]
+    parts = [
+        np.asarray(Image.fromarray(image[rows]).reduce(factor))
+        for rows in _bands((height, width), multiple=factor)
+    ]
+    return np.concatenate(parts), label_map[np.ix_(*middles)]
+
+
+def _bands(size: tuple[int, ...], multiple: int = 1) -> Iterator[slice]:
+    """Cut the rows of an image of a size into bands of some of them, of a multiple in number."""
+    rows = max(1, _BAND // size[1] // multiple) * multiple
+    return (slice(top, min(top + rows, size[0])) for top in range(0, size[0], rows))
+
+
 def _tinted(
-    photo: Image.Image,
+    photo: NDArray[np.uint8],
     label_map: NDArray[np.integer],
     colors: NDArray[np.uint8],
     opacity: float,
     line: int,
 ) -> Image.Image:
     """Blend the class colours in and draw white lines, `line` pixels wide, between regions."""
-    tint = np.array(photo)
-    known = label_map >= 0
-    tint[known] = colors[label_map[known]]
-    blended = np.array(Image.blend(photo, Image.fromarray(tint), opacity))
-    border = np.zeros(label_map.shape, dtype=bool)
-    border[line:] |= label_map[line:] != label_map[:-line]
-    border[:, line:] |= label_map[:, line:] != label_map[:, :-line]
-    blended[border] = 255
-    return Image.fromarray(blended)
+    height, width = label_map.shape
+    picture = Image.new("RGB", (width, height))
+    # Four bytes a colour are looked up in one go; the first is background's, which is not used.
+    table = np.zeros((len(colors) + 1, 4), np.uint8)
+    table[1:, :3] = colors
+    packed = table.view(np.uint32)[:, 0]
+    for rows in _bands((height, width)):
+        labels, size = label_map[rows], (width, rows.stop - rows.start)
+        shown = Image.fromarray(photo[rows])
+        looked_up = packed[labels + 1]
+        tint = Image.frombuffer("RGBX", size, looked_up, "raw", "RGBX", 0, 1).convert("RGB")
+        nothing = labels < 0
+        if nothing.any():
+            tint.paste(shown, mask=_stencil(nothing))
+        band = Image.blend(shown, tint, opacity)
+        border = np.zeros(labels.shape, dtype=bool)
+        border[:, line:] = labels[:, line:] != labels[:, :-line]
+        first = min(max(rows.start, line), rows.stop)  # the first lines have none above them
+        border[first - rows.start :] |= (
+            label_map[first : rows.stop] != label_map[first - line : rows.stop - line]
+        )
+        band.paste((255, 255, 255), mask=_stencil(border))
+        picture.paste(band, (0, rows.start))
+    return picture
+
+
+def _stencil(mask: NDArray[np.bool_]) -> Image.Image:
+    return Image.fromarray(mask.view(np.uint8) * np.uint8(255))
 
 
 def _write_names(
@@ -252,17 +283,6 @@ def _ink(color: Color) -> Color:
     """Black or white, whichever is easier to read on `color`."""
     red, green, blue = color
     return _TEXT if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
-
-
-def _shaded(color: Color, amount: float) -> Color:
-    target = 255 if amount > 0 else 0
-    red, green, blue = (round(c + (target - c) * abs(amount)) for c in color)
-    return red, green, blue
-
-
-def _hash(name: str) -> int:
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-    return int.from_bytes(hashlib.sha256(folded.encode("utf-8", "surrogatepass")).digest()[:8])
 
 
 @cache

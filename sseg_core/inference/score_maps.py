@@ -15,13 +15,13 @@ from torch import Tensor
 
 from sseg_core.data.images import RGBImage
 from sseg_core.inference.cell_maps import CellMaps
-from sseg_core.inference.combine import BACKGROUND
 from sseg_core.inference.image_input import at_short_side
 from sseg_core.inference.pamr import refine
 from sseg_core.inference.prediction import Prediction
 from sseg_core.inference.view import View
 from sseg_core.inference.vocabulary import Vocabulary
 from sseg_core.inference.windows import Box, Window
+from sseg_core.structures import BACKGROUND
 
 ScoreBlocks = Callable[[tuple[int, int]], Iterator[tuple[Box, Tensor]]]
 """Starts anew with each call; yields boxes of an image of H x W pixels, each pixel in one of them,

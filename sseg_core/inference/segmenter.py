@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-import torch
-
-from sseg_core.artifacts import Artifact, ArtifactStore
-from sseg_core.checkpoint import WEIGHTS
-from sseg_core.config import StudentConfig, TrainConfig, build_checkpoint_config
 from sseg_core.data.images import RGBImage
-from sseg_core.device import pick_device
-from sseg_core.errors import ArtifactError
-from sseg_core.inference.class_network import ClassNetwork
-from sseg_core.inference.combine import BACKGROUND
 from sseg_core.inference.image_input import ImageLike, as_rgb
 from sseg_core.inference.looks import looks_at
 from sseg_core.inference.network import Network
-from sseg_core.inference.prediction import Prediction
 from sseg_core.inference.segmentation import Segmentation
 from sseg_core.inference.view import View
 from sseg_core.inference.vocabulary import Vocabulary
-from sseg_core.inference.word_network import WordNetwork
-from sseg_core.text.prompts import check_class_names
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from sseg_core.artifacts import Artifact, ArtifactStore
 
 __all__ = ["Segmentation", "Segmenter"]
-
-_Config = TypeVar("_Config", TrainConfig, StudentConfig)
 
 
 class Segmenter:
@@ -80,34 +72,30 @@ class Segmenter:
         store: ArtifactStore | None = None,
         device: str = "auto",
     ) -> Segmenter:
-        """Load a checkpoint artifact.
+        """Load a checkpoint, or a model that `sseg export` wrote, which needs no torch.
 
         Args:
-            reference: `NAME`, `NAME:vN`, a path, or None for the newest checkpoint.
+            reference: `NAME`, `NAME:vN`, a path, or None for the newest checkpoint. A name is that
+                of a checkpoint, or else of an export.
             store: where to look; default: `$SSEG_STORE`, else `./sseg-artifacts`.
             device: `cpu`, `cuda`, ..., or `auto` for a GPU where there is one.
 
         Raises:
-            ArtifactError: there is no such checkpoint, or it was changed; or the network reads
+            ArtifactError: there is no such model, or it was changed; or the network reads
                 pseudo-masks, and what makes them is not at hand.
             ConfigError: there is no such device.
+            SsegError: onnxruntime is not installed, for an export.
         """
-        store = store or ArtifactStore.default()
-        artifact = store.find(reference, "checkpoint")
-        weights = artifact.verified_file(WEIGHTS)
-        config = build_checkpoint_config(artifact.manifest.config)
-        target = pick_device(device)
-        if isinstance(config, StudentConfig):
-            student = ClassNetwork.load(
-                _from_scratch(config),
-                weights,
-                target,
-                teacher=_word_teacher(artifact, store),
-                name=artifact.reference,
-            )
-            return cls(student, artifact)
-        digest = artifact.manifest.files[WEIGHTS].sha256
-        return cls(WordNetwork.load(_from_scratch(config), weights, digest, target), artifact)
+        if reference is not None and _is_export(Path(reference)):
+            return cls(_exported(Path(reference), device), _artifact_at(Path(reference)))
+        from sseg_core.artifacts import ArtifactStore
+
+        artifact = (store or ArtifactStore.default()).find(reference, "checkpoint", "export")
+        if artifact.manifest.kind == "export":
+            return cls(_exported(artifact.path, device), artifact)
+        from sseg_core.inference.trained import load_trained
+
+        return cls(load_trained(artifact, device), artifact)
 
     def check(self, class_names: Sequence[str] | Vocabulary) -> None:
         """Tell before any work whether it can be asked for some classes.
@@ -115,36 +103,52 @@ class Segmenter:
         Raises:
             ConfigError: an unusable class name, or one that a student was not taught.
         """
-        self._network.check(_vocabulary(class_names))
+        self._network.check(self.vocabulary(class_names))
+
+    def vocabulary(self, class_names: Sequence[str] | Vocabulary) -> Vocabulary:
+        """Return the words that class names stand for.
+
+        A single class is contrasted with common words, which are background: among itself alone
+        it would take every pixel.
+
+        Raises:
+            ConfigError: an unusable class name.
+        """
+        if isinstance(class_names, Vocabulary):
+            return class_names
+        vocabulary = Vocabulary.parse(class_names)
+        is_alone = len(vocabulary.class_names) == 1 and self.class_names is None
+        return vocabulary.contrasted() if is_alone else vocabulary
 
     def segment(
         self,
         image: ImageLike,
-        class_names: Sequence[str],
+        class_names: Sequence[str] | Vocabulary,
         *,
         threshold: float = 0.0,
         image_size: int | None = None,
+        view: View = View(),  # noqa: B008 - frozen
     ) -> Segmentation:
         """Segment one image by the given class names.
 
         Args:
             image: a file, [H, W, 3] uint8 RGB, or a Pillow image, which is taken like a file.
-            class_names: the words to look for; every pixel gets one of them, or is background where
-                a student tells that by itself.
+            class_names: the words to look for, each a class, or "tv=television|tv monitor" with
+                synonyms; every pixel gets one of them, or is background where a student tells
+                that by itself, or where a class is alone. Or a vocabulary.
             threshold: pixels whose best probability is lower are background, in [0, 1].
             image_size: the short side as the network sees it; default: `self.image_size`.
+            view: how image and words are shown to the network otherwise.
 
         Raises:
             DataError: the image cannot be read, or is no RGB image.
             ConfigError: an unusable class name, template or size, or a class that a student was not
                 taught.
         """
-        pixels = as_rgb(image)
         return self.segment_batch(
-            [pixels], class_names, threshold=threshold, image_size=image_size
+            [as_rgb(image)], class_names, threshold=threshold, image_size=image_size, view=view
         )[0]
 
-    @torch.inference_mode()
     def segment_batch(
         self,
         images: Sequence[RGBImage],
@@ -153,6 +157,7 @@ class Segmenter:
         view: View = View(),  # noqa: B008 - frozen
         threshold: float = 0.0,
         image_size: int | None = None,
+        all_probabilities: bool = False,
     ) -> list[Segmentation]:
         """Segment several [H, W, 3] uint8 RGB images; see `segment`.
 
@@ -161,87 +166,63 @@ class Segmenter:
 
         Args:
             images: of any sizes.
-            class_names: the words to look for, or a vocabulary with several words for a class and
-                words for background.
+            class_names: as in `segment`.
             view: how images and words are shown to the network.
             threshold: as in `segment`.
             image_size: as in `segment`; comes before the view's.
+            all_probabilities: tell those of every class at every pixel too, which needs memory for
+                all of them.
         """
-        vocabulary = _vocabulary(class_names)
+        vocabulary = self.vocabulary(class_names)
         view = self.complete(replace(view, short_side=image_size or view.short_side))
         pixels = [as_rgb(image) for image in images]
-        predictions: dict[int, Prediction] = {}
+        results: dict[int, Segmentation] = {}
         for looks in looks_at(pixels, view):
             seen = self._network.look(looks, vocabulary, view)
             for index, own in zip(looks.members, seen, strict=True):
-                predictions[index] = own.label(pixels[index])
-        return [
-            _segmentation(predictions[index], threshold, vocabulary, images[index])
-            for index in range(len(images))
-        ]
+                image = pixels[index]
+                every = own.class_probabilities(image.shape[:2]) if all_probabilities else None
+                results[index] = Segmentation.of(
+                    own.label(image), vocabulary.class_names, image, threshold, every
+                )
+        return [results[index] for index in range(len(images))]
 
-    @torch.inference_mode()
     def class_probabilities(
         self, image: ImageLike, class_names: Sequence[str], *, image_size: int | None = None
     ) -> npt.NDArray[np.float32]:
         """Return the probability of every class at every pixel, [C, H, W] float32.
 
-        They sum to 1, but for what a student gives to background. The arguments are those of
-        `segment`, which needs far less memory.
+        They sum to 1, but for what background has. The arguments are those of `segment`, which
+        needs far less memory.
         """
-        pixels = as_rgb(image)
-        view = self.complete(View(short_side=image_size))
-        [looks] = looks_at([pixels], view)
-        [seen] = self._network.look(looks, _vocabulary(class_names), view)
-        scores: npt.NDArray[np.float32] = seen.class_probabilities(pixels.shape[:2]).cpu().numpy()
-        return scores
+        [result] = self.segment_batch(
+            [as_rgb(image)], class_names, image_size=image_size, all_probabilities=True
+        )
+        assert result.class_probabilities is not None
+        return result.class_probabilities
 
     def complete(self, view: View) -> View:
         """Return the view with this model's own choice for all that it leaves open."""
         return self._network.complete(view)
 
 
-def _vocabulary(class_names: Sequence[str] | Vocabulary) -> Vocabulary:
-    if isinstance(class_names, Vocabulary):
-        return class_names
-    return Vocabulary.of(check_class_names(class_names))
+def _is_export(folder: Path) -> bool:
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return (folder / "model.json").is_file()  # what is wrong with it is told when it is loaded
+    return isinstance(manifest, dict) and manifest.get("kind") == "export"
 
 
-def _segmentation(
-    prediction: Prediction, threshold: float, vocabulary: Vocabulary, image: RGBImage
-) -> Segmentation:
-    assert prediction.confidence is not None
-    low = prediction.confidence < threshold
-    return Segmentation(
-        label_map=np.where(low, np.int16(BACKGROUND), prediction.label_map),
-        probabilities=prediction.confidence,
-        class_names=vocabulary.class_names,
-        image=image,
-    )
+def _exported(folder: Path, device: str) -> Network:
+    from sseg_core.inference.exported import load_network
+
+    return load_network(folder, device)
 
 
-def _from_scratch(config: _Config) -> _Config:
-    """Return the configuration without what its backbone started from.
-
-    All weights are in the checkpoint: those that training started from need not be there.
-    """
-    start = {"pretrained": False, "weights": None}
-    backbone = config.model.backbone.model_copy(update=start)
-    model = config.model.model_copy(update={"backbone": backbone})
-    return config.model_copy(update={"model": model})
-
-
-def _word_teacher(student: Artifact, store: ArtifactStore) -> str | None:
-    """Return the teacher of a student; the teacher's own teacher where that is a student too."""
-    teacher: str | None = student.manifest.stats.get("teacher")
-    seen = {student.reference}
-    while teacher is not None and teacher not in seen:
-        seen.add(teacher)
-        try:
-            stats = store.find(teacher, "checkpoint").manifest.stats
-        except ArtifactError:
-            return teacher  # no checkpoint, or gone from this store
-        if "teacher" not in stats:
-            return teacher
-        teacher = stats["teacher"]
-    return None
+def _artifact_at(folder: Path) -> Artifact | None:
+    try:
+        from sseg_core.artifacts import read_artifact
+    except ImportError:  # an exported model runs without pydantic
+        return None
+    return read_artifact(folder)

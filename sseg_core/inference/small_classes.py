@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import torch
 
-from sseg_core.inference.combine import BACKGROUND, BestClasses, best_of_windows
+from sseg_core.inference.combine import BestClasses, best_of_windows
 from sseg_core.inference.mask_weights import WindowMasks
 from sseg_core.inference.vocabulary import Vocabulary
+from sseg_core.structures import BACKGROUND
 
 
 def without_small(

@@ -9,6 +9,7 @@ from typing import Literal
 from sseg_core.errors import ConfigError
 
 Refinement = Literal["none", "pamr"]
+Blend = Literal["mean", "taper"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class View:
         scales: sizes at which the image is looked at, as factors of the short side; probabilities
             are averaged over them.
         flip: average over the image and its mirror image, at each scale.
+        blend: `mean` lets all windows of a pixel count the same, `taper` less towards their
+            borders, so that no seam shows.
     """
 
     short_side: int | None = None
@@ -44,6 +47,7 @@ class View:
     refine: Refinement = "none"
     scales: tuple[float, ...] | None = None
     flip: bool | None = None
+    blend: Blend = "mean"
 
     def __post_init__(self) -> None:
         if self.window and self.stride and self.stride > self.window:

@@ -14,6 +14,9 @@ from itertools import groupby, pairwise
 import numpy as np
 import numpy.typing as npt
 
+_LEAST = 1e-6
+"""Of a ramp: a pixel on the very border of its only window still gets what that window tells."""
+
 
 @dataclass(frozen=True)
 class Box:
@@ -45,12 +48,14 @@ class Window:
         mirrored: the network saw the mirror image, so that the columns of what it made of the
             window count from the right border of the box.
         look: number of the look at the image that the window belongs to.
+        tapers: the window counts less towards its borders, see `ramp`.
     """
 
     box: Box
     shown_size: tuple[int, int]
     mirrored: bool = False
     look: int = 0
+    tapers: bool = False
 
     def positions(
         self, axis: int, index: npt.NDArray[np.integer], pixels: int
@@ -70,6 +75,31 @@ class Window:
             return self.box.right - centres
         return centres - (self.box.top, self.box.left)[axis]
 
+    def ramp(
+        self, axis: int, index: npt.NDArray[np.integer], pixels: int
+    ) -> npt.NDArray[np.float32]:
+        """Return how much the window counts at rows or columns of the result.
+
+        That is 1 in its middle, and falls linearly towards borders that lie inside the image, to
+        almost 0: where windows overlap, one fades into the other (our choice, not in the paper).
+        At the border of the image nothing falls. Windows that do not taper count 1 everywhere.
+
+        The arguments are those of `positions`; the pixels must be in the window.
+
+        Returns:
+            As many numbers in (0, 1].
+        """
+        if not self.tapers:
+            return np.ones(len(index), np.float32)
+        first, length = ((self.box.top, self.box.height), (self.box.left, self.box.width))[axis]
+        centres = (index.astype(np.float64) + 0.5) * (self.shown_size[axis] / pixels) - first
+        ramp = np.ones(len(index))
+        if first > 0:
+            ramp = np.minimum(ramp, 2 * centres / length)
+        if first + length < self.shown_size[axis]:
+            ramp = np.minimum(ramp, 2 * (length - centres) / length)
+        return np.maximum(ramp, _LEAST).astype(np.float32)
+
 
 @dataclass(frozen=True)
 class Region:
@@ -86,7 +116,10 @@ class Region:
 
     @property
     def shares(self) -> dict[int, int]:
-        """For each window by index the n whose 1 / n it counts: all looks count the same."""
+        """For each window by index the n whose 1 / n it counts: all looks count the same.
+
+        So it is where windows do not taper; `blend_weights` tells how much one that does counts.
+        """
         return {index: len(look) * len(self.looks) for look in self.looks for index in look}
 
 
@@ -135,6 +168,37 @@ def regions(windows: Sequence[Window], size: tuple[int, int]) -> Iterator[Region
                 for look in looks
             )
             yield Region(Box(top, left, bottom - top, right - left), covering)
+
+
+def blend_weights(
+    windows: Sequence[Window],
+    region: Region,
+    rows: npt.NDArray[np.integer],
+    columns: npt.NDArray[np.integer],
+    size: tuple[int, int],
+) -> npt.NDArray[np.float32]:
+    """Return how much each window of a region counts at some of its pixels.
+
+    A window counts with its ramps, divided by their sum over the windows of its look; all looks
+    count the same. Windows that do not taper count 1 / n, see `Region.shares`.
+
+    Args:
+        windows: all of the image.
+        region: of `regions`.
+        rows: r of its rows, as indices of pixels of the result.
+        columns: s of its columns.
+        size: height and width of the result.
+
+    Returns:
+        [n, r, s] of the region's n windows, in the order of `Region.shares`, with a sum of 1.
+    """
+    of_looks = []
+    for look in region.looks:
+        of_rows = np.stack([windows[index].ramp(0, rows, size[0]) for index in look])
+        of_columns = np.stack([windows[index].ramp(1, columns, size[1]) for index in look])
+        weights = of_rows[:, :, None] * of_columns[:, None, :]
+        of_looks.append(weights / (weights.sum(axis=0) * len(region.looks)))
+    return np.concatenate(of_looks)
 
 
 def _starts(length: int, window: int, step: int) -> list[int]:

@@ -6,11 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from sseg_core.data.batches import trimmed
+from sseg_core.data.token_rows import trimmed
 from sseg_core.inference.text_cache import Features, TextCache
 from sseg_core.text.prompts import fill_template
 
@@ -22,7 +19,7 @@ class WordFeatures:
     """Turns words into text features; remembers the last vocabularies.
 
     Args:
-        encode: returns [n, D] unit vectors for [n, L] int64 token ids on the encoder's device.
+        encode: returns [n, D] float32 unit vectors for [n, L] int64 token ids.
         tokenizer: returns the ids of texts.
         identity: a digest of the encoder's weights, to keep features on disk; None for an encoder
             that is still learning.
@@ -30,7 +27,7 @@ class WordFeatures:
 
     def __init__(
         self,
-        encode: Callable[[Tensor], Tensor],
+        encode: Callable[[npt.NDArray[np.int64]], Features],
         tokenizer: Callable[[Sequence[str]], npt.NDArray[np.int64]],
         identity: str | None = None,
     ) -> None:
@@ -38,26 +35,24 @@ class WordFeatures:
         self._tokenizer = tokenizer
         self._identity = identity
         self._cache = TextCache()
-        self._known: dict[tuple[tuple[str, ...], tuple[str, ...], bool], Tensor] = {}
+        self._known: dict[tuple[tuple[str, ...], tuple[str, ...], bool], Features] = {}
 
     def of(
         self,
         words: tuple[str, ...],
         templates: tuple[str, ...],
-        device: torch.device,
         *,
         articles: bool = True,
-    ) -> Tensor:
+    ) -> Features:
         """Return the features of words: the normalised mean over the templates.
 
         Args:
             words: C words.
             templates: texts around a word.
-            device: of the encoder.
             articles: write "an" instead of "a" where a word needs it.
 
         Returns:
-            [C, D] float32 unit vectors on `device`.
+            [C, D] float32 unit vectors.
 
         Raises:
             ConfigError: a template that cannot hold a word.
@@ -72,11 +67,10 @@ class WordFeatures:
 
             def encode(texts_of_some: Sequence[str]) -> Features:
                 texts = [text for joined in texts_of_some for text in joined.split("\0")]
-                features_CTD = self._encoded(texts, device).reshape(
-                    len(texts_of_some), len(templates), -1
-                )
-                mean_CD = features_CTD.mean(dim=1)
-                return (F.normalize(mean_CD, dim=-1) if len(templates) > 1 else mean_CD).numpy()
+                features_CTD = self._encoded(texts).reshape(len(texts_of_some), len(templates), -1)
+                if len(templates) == 1:
+                    return features_CTD[:, 0]
+                return _unit(features_CTD.mean(axis=1))
 
             rows = (
                 encode(texts_of_words)
@@ -85,13 +79,20 @@ class WordFeatures:
             )
             if len(self._known) >= _REMEMBERED:
                 self._known.pop(next(iter(self._known)))  # the oldest
-            self._known[key] = torch.from_numpy(rows).to(device)
+            self._known[key] = rows
         return self._known[key]
 
-    def _encoded(self, texts: Sequence[str], device: torch.device) -> Tensor:
-        """Return [n, D] float32 unit vectors on the CPU."""
-        ids = torch.from_numpy(trimmed(self._tokenizer(texts)))
+    def _encoded(self, texts: Sequence[str]) -> Features:
+        """Return [n, D] float32 unit vectors."""
+        ids = trimmed(self._tokenizer(texts))
         parts = [
-            self._encode(part.to(device)).float().cpu() for part in torch.split(ids, _TEXTS_AT_ONCE)
+            self._encode(ids[first : first + _TEXTS_AT_ONCE])
+            for first in range(0, len(ids), _TEXTS_AT_ONCE)
         ]
-        return torch.cat(parts)
+        return np.concatenate(parts)
+
+
+def _unit(rows_CD: Features) -> Features:
+    lengths = np.linalg.norm(rows_CD, axis=1, keepdims=True)
+    unit: Features = rows_CD / np.maximum(lengths, 1e-12)
+    return unit

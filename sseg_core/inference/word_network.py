@@ -16,11 +16,13 @@ from sseg_core.config import PseudomaskConfig, TrainConfig
 from sseg_core.data.images import RGBImage
 from sseg_core.errors import ConfigError
 from sseg_core.inference.combine import best_of_windows, class_probabilities, class_scores
+from sseg_core.inference.device_pixels import on_device
 from sseg_core.inference.looks import Looks
 from sseg_core.inference.mask_weights import WindowMasks
 from sseg_core.inference.pamr import refine_window
 from sseg_core.inference.prediction import Prediction
 from sseg_core.inference.small_classes import without_small
+from sseg_core.inference.text_cache import Features
 from sseg_core.inference.view import View
 from sseg_core.inference.vocabulary import Vocabulary
 from sseg_core.inference.word_features import WordFeatures
@@ -67,7 +69,7 @@ class WordNetwork:
         self.image_size = image_size
         self.template = template
         self._model = model.eval()
-        self._words = WordFeatures(model.encode_texts, tokenizer, digest)
+        self._words = WordFeatures(self._encode, tokenizer, digest)
 
     @classmethod
     def load(
@@ -115,14 +117,17 @@ class WordNetwork:
     def check(self, vocabulary: Vocabulary) -> None:
         """Do nothing: any word may be asked for."""
 
+    @torch.inference_mode()
     def look(self, looks: Looks, vocabulary: Vocabulary, view: View) -> list[SeenMasks]:
         """Return the masks of the windows of each image; see `Network`."""
         assert view.templates is not None
         assert view.logit_scale is not None
-        device = next(self._model.parameters()).device
-        texts_CD = self._words.of(vocabulary.words, view.templates, device, articles=view.articles)
+        device = self._device
+        features_CD = self._words.of(vocabulary.words, view.templates, articles=view.articles)
+        texts_CD = torch.from_numpy(features_CD).to(device)
         seen = [SeenMasks([], vocabulary, view.min_share) for _ in looks.members]
-        for window, pixels in looks.windows(device):
+        for window, shown in looks.windows():
+            pixels = on_device(shown, device)
             output = self._model.encode_images(pixels)
             masks_BQD = self._model.project_masks(output.mask_features)
             classes_BQC = class_probabilities(masks_BQD, texts_CD, view.logit_scale)
@@ -133,6 +138,16 @@ class WordNetwork:
                 refined = view.refine == "pamr"
                 own.windows.append(refine_window(masks, pixels[index]) if refined else masks)
         return seen
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self._model.parameters()).device
+
+    def _encode(self, token_ids: npt.NDArray[np.int64]) -> Features:
+        """Return [n, D] float32 unit vectors of [n, L] token ids."""
+        features = self._model.encode_texts(torch.from_numpy(token_ids).to(self._device))
+        vectors: Features = features.float().cpu().numpy()
+        return vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +164,7 @@ class SeenMasks:
     vocabulary: Vocabulary
     min_share: float
 
+    @torch.inference_mode()
     def label(self, image: RGBImage) -> Prediction:
         """Return the class of the best word of every pixel, and its probability."""
         best = best_of_windows(self.windows, (image.shape[0], image.shape[1]))
@@ -157,9 +173,10 @@ class SeenMasks:
         labels = self.vocabulary.class_map(best.classes.cpu().numpy())
         return Prediction(labels, best.probabilities.cpu().numpy())
 
-    def class_probabilities(self, size: tuple[int, int]) -> Tensor:
-        """Return [W, H, W'] float32 the probability of every word at every pixel."""
-        return class_scores(self.windows, size)
+    @torch.inference_mode()
+    def class_probabilities(self, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+        """Return [C, H, W] float32 the probability of every class at every pixel."""
+        return self.vocabulary.of_classes(class_scores(self.windows, size).cpu().numpy())
 
 
 def default_image_size(config: TrainConfig) -> int:

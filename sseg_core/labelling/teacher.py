@@ -13,9 +13,10 @@ from sseg_core.artifacts import Artifact, ArtifactStore
 from sseg_core.config import AskConfig, EvalConfig, LabelConfig
 from sseg_core.data.images import RGBImage
 from sseg_core.errors import ConfigError, DataError, printable
-from sseg_core.evaluation.contestants import ORACLE, Contestant, contestant
+from sseg_core.evaluation.contestants import Contestant, contestant
 from sseg_core.evaluation.evaluator import check_prediction, thresholded
 from sseg_core.evaluation.examples import BACKGROUND, VOID, Benchmark, Example, LabelMap
+from sseg_core.evaluation.rivals.names import ORACLE
 from sseg_core.evaluation.rivals.rival import Prediction
 
 _PREDICTS_BACKGROUND = {"threshold", "words", "class"}

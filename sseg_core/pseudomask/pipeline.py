@@ -20,7 +20,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from sseg_core.config import MAX_PIXELS, PseudomaskConfig
+from sseg_core.config import PseudomaskConfig
 from sseg_core.data.images import ImageError, RGBImage, decode_image
 from sseg_core.data.read_ahead import read_ahead
 from sseg_core.data.shards import MASK, read_shard, write_tar
@@ -31,7 +31,7 @@ from sseg_core.manifest import sha256_of
 from sseg_core.pseudomask.generator import PseudoMaskGenerator
 from sseg_core.pseudomask.label_png import encode_label_map
 from sseg_core.shared_draft import SharedDraft
-from sseg_core.structures import IGNORE_LABEL
+from sseg_core.structures import IGNORE_LABEL, MAX_PIXELS
 from sseg_core.tracking import Progress
 
 _READ_AHEAD = 2  # batches

@@ -8,7 +8,7 @@ from typing import Any
 
 from sseg_core.artifacts import Artifact, ArtifactStore
 from sseg_core.config import PseudomaskConfig
-from sseg_core.data.shards import safe_key
+from sseg_core.data.keys import safe_key
 from sseg_core.data.urls import absolute, are_shards, check_url, expand_shards, is_url
 from sseg_core.errors import ArtifactError
 from sseg_core.manifest import digest_of, sha256_of

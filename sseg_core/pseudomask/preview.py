@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from sseg_core.config import MAX_PIXELS
 from sseg_core.data.images import RGBImage, decode_image, image_size
 from sseg_core.data.shards import Sample, read_shard_with_masks
 from sseg_core.errors import printable
-from sseg_core.page import render_page
+from sseg_core.page import data_uri, render_page
 from sseg_core.pseudomask.label_png import label_colors
-from sseg_core.structures import IGNORE_LABEL
+from sseg_core.structures import IGNORE_LABEL, MAX_PIXELS
 
 _SIDE = 224  # of a picture, its long side in pixels
 _GAP = 6  # between the pictures of a sample
@@ -144,10 +142,11 @@ def _small(sample: Sample, mask: bytes) -> PreviewSample:
 
 def _sources(sample: PreviewSample) -> dict[str, str]:
     """The pictures as data URIs; the mask is a dot per token, enlarged by the browser."""
+    photo = Image.fromarray(sample.image)
     return {
-        "image": _data_uri(Image.fromarray(sample.image), "WEBP"),
-        "mask": _data_uri(Image.fromarray(label_colors()[sample.label_map]), "PNG"),
-        "mask over image": _data_uri(_overlay(Image.fromarray(sample.image), sample), "WEBP"),
+        "image": data_uri(photo, "WEBP", quality=88),
+        "mask": data_uri(Image.fromarray(label_colors()[sample.label_map]), "PNG"),
+        "mask over image": data_uri(_overlay(photo, sample), "WEBP", quality=88),
     }
 
 
@@ -183,10 +182,3 @@ def _overlay(photo: Image.Image, sample: PreviewSample) -> Image.Image:
 def _stretched(label_map: NDArray[np.uint8], photo: Image.Image) -> NDArray[np.uint8]:
     image = Image.fromarray(label_map).resize(photo.size, Image.Resampling.NEAREST)
     return np.asarray(image)
-
-
-def _data_uri(picture: Image.Image, kind: str) -> str:
-    stream = io.BytesIO()
-    picture.save(stream, kind, quality=88)
-    encoded = base64.b64encode(stream.getvalue()).decode("ascii")
-    return f"data:image/{kind.lower()};base64,{encoded}"

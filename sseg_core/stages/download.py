@@ -28,7 +28,8 @@ from sseg_core.data.images import (
     image_size,
     is_plain_jpeg,
 )
-from sseg_core.data.shards import Sample, pack_sample, safe_key, unique_keys, write_tar
+from sseg_core.data.keys import safe_key, unique_keys
+from sseg_core.data.shards import Sample, pack_sample, write_tar
 from sseg_core.data.sources import Pair, image_path, read_pairs
 from sseg_core.data.toyworld import render_scene
 from sseg_core.device import available_cores

@@ -20,7 +20,7 @@ from sseg_core.config import LabelConfig
 from sseg_core.distributed import all_of_ranks, of_first_rank, rank
 from sseg_core.errors import DataError, SsegError
 from sseg_core.evaluation.benchmarks.registry import FOLDER
-from sseg_core.evaluation.rivals.plugin import is_plugin
+from sseg_core.evaluation.rivals.names import is_plugin
 from sseg_core.evaluation.scores import percent
 from sseg_core.labelling.images import UnlabelledImages, open_images
 from sseg_core.labelling.labeller import Labeller, Report, index_of, shards_of

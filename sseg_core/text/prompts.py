@@ -8,10 +8,13 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from sseg_core.errors import ConfigError
+from sseg_core.errors import ConfigError, printable
 
 # Line breaks and other controls garble terminals and tables; surrogates cannot be written at all.
 _REFUSED_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
+
+_LONGEST = 1000
+"""Characters of a name: longer ones are no names, and an encoder reads some 77 tokens anyway."""
 
 _ARTICLE = re.compile(r"\b([Aa])n? $")
 # Names spoken with a vowel first: written with one, unless it sounds like "you" or "one"; a mute
@@ -57,8 +60,9 @@ def check_class_names(names: Iterable[str]) -> tuple[str, ...]:
     """Return the names stripped and in Unicode's composed form (NFC).
 
     Raises:
-        ConfigError: there is no name, an empty one, one with a control character, or the same
-            name twice; upper and lower case are the same, as to the tokenizer.
+        ConfigError: there is no name, an empty one, one with a control character, one of more than
+            1,000 characters, or the same name twice; upper and lower case are the same, as to the
+            tokenizer.
     """
     checked = tuple(unicodedata.normalize("NFC", name.strip()) for name in names)
     if not checked:
@@ -77,6 +81,12 @@ def check_class_names(names: Iterable[str]) -> tuple[str, ...]:
                 f"The class name {name!a} contains a control character.",
                 "Names are words of plain text; remove the character.",
             )
+        if len(name) > _LONGEST:
+            raise ConfigError(
+                f"Class name {position} of {len(checked)} has {len(name):,} characters: "
+                f"{printable(name[:40])!r}...",
+                f"A name is a few words, {_LONGEST:,} characters at most.",
+            )
         if (first := seen.get(name.casefold())) is not None:
             raise ConfigError(
                 f"The class names {first!r} and {name!r} are the same.",
@@ -86,11 +96,31 @@ def check_class_names(names: Iterable[str]) -> tuple[str, ...]:
     return checked
 
 
+def split_synonyms(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return the name of a class and the words that are asked for it.
+
+    "tiger" is asked for by its name, "tv=television|tv monitor" by two words instead, and
+    "couch|sofa" by two words of which the first is its name.
+
+    Raises:
+        ConfigError: there is no name or no word, or `check_class_names` refuses them.
+    """
+    name, equals, rest = text.partition("=")
+    words = (rest if equals else name).split("|")
+    if not all(word.strip() for word in (name, *words)):
+        raise ConfigError(
+            f"The class {printable(text)!r} has an empty name or word.",
+            'Write "tiger", "tv=television|tv monitor", or "couch|sofa".',
+        )
+    asked = check_class_names(words)
+    return (check_class_names([name])[0] if equals else asked[0]), asked
+
+
 def read_class_names(text: str) -> tuple[str, ...]:
     """Return the class names of "tiger, minion", or of a file named as "@names.txt".
 
     The file is UTF-8 text, with names on lines or between commas; empty lines and lines that
-    start with `#` are skipped.
+    start with `#` are skipped. A class may have synonyms, see `split_synonyms`.
 
     Raises:
         ConfigError: the file cannot be read, or `check_class_names` refuses the names.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from sseg_core.text.prompts import fill_template
+
 IMAGENET_80 = (
     "a bad photo of a {}.",
     "a photo of many {}.",
@@ -111,3 +115,18 @@ TEMPLATE_SETS = {
     "imagenet80": IMAGENET_80,
 }
 """By the names that GroupViT and TCL give them."""
+
+
+def template_texts(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the templates that are named, one after the other.
+
+    Args:
+        names: of sets, or templates themselves.
+
+    Raises:
+        ConfigError: a template that cannot hold a class name.
+    """
+    texts = tuple(text for name in names for text in TEMPLATE_SETS.get(name, (name,)))
+    for text in texts:
+        fill_template(text, "name")
+    return texts

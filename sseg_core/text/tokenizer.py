@@ -55,9 +55,11 @@ class Tokenizer:
 
     Attributes:
         context_length: L, tokens in a row with [SOS] and [EOS] (paper App. A.1: 77).
+        table: CLIP's merge table, gzipped; None for the one that comes with open_clip_torch.
     """
 
     context_length: int = 77
+    table: Path | None = None
 
     def __post_init__(self) -> None:
         if self.context_length < 2:
@@ -73,7 +75,7 @@ class Tokenizer:
             SsegError: the merge table is not installed.
         """
         ids: list[int] = []
-        word_ids = _word_ids()
+        word_ids = _word_ids(self.table)
         for word in _cleaned_words(text):
             ids += word_ids[word]
         return ids
@@ -87,7 +89,7 @@ class Tokenizer:
             SsegError: the merge table is not installed.
         """
         room = self.context_length - 2
-        word_ids = _word_ids()
+        word_ids = _word_ids(self.table)
         rows = []
         for text in texts:
             row = [START_ID]
@@ -152,11 +154,11 @@ class _WordIds(dict[str, tuple[int, ...]]):
 
 
 @functools.cache
-def _word_ids() -> _WordIds:
-    return _WordIds(_table_path())
+def _word_ids(table: Path | None) -> _WordIds:
+    return _WordIds(table or installed_table())
 
 
-def _table_path() -> Path:
+def installed_table() -> Path:
     """Return CLIP's merge table in the installed open_clip, without importing that package."""
     try:
         package = metadata.distribution("open_clip_torch")
@@ -177,7 +179,8 @@ def _read_merges(path: Path) -> dict[str, int]:
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise SsegError(
             f"Cannot read the tokenizer's merge table {path}.",
-            "Run: pip install --force-reinstall --no-deps open_clip_torch",
+            "Run: pip install --force-reinstall --no-deps open_clip_torch (or export again, if it "
+            "is that of an export).",
         ) from error
 
 

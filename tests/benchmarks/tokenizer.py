@@ -35,7 +35,7 @@ def captions(data: Path) -> list[str]:
 
 def cold_ours() -> Tokenize:
     """Return our tokenizer with its tables loaded and no word remembered."""
-    ours._word_ids().clear()
+    ours._word_ids(None).clear()
     return ours.Tokenizer()
 
 

@@ -36,6 +36,16 @@ def sseg(folder: Path, *arguments: str, expect: int = 0) -> dict[str, Any]:
     return value
 
 
+def predicted(folder: Path, *arguments: str, expect: int = 0) -> list[dict[str, Any]]:
+    """Return what `sseg predict --json` prints: a line for each image, and one for all."""
+    result = subprocess.run(  # noqa: PLW1510 - the exit code is asserted below
+        command("predict", *arguments, "--json"), cwd=folder, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert result.returncode == expect, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder whose store holds toy pairs and their masks."""
@@ -75,11 +85,17 @@ def test_a_trained_model_is_scored_and_predicts(trained: Path) -> None:
     assert {"iou", "images_per_second", "protocol", "miou_objects"} <= set(scores)
     Image.new("RGB", (70, 50), "green").save(trained / "photo.png")
     Image.new("RGB", (33, 33), "blue").save(trained / "other.png")
-    found = sseg(trained, "predict", "photo.png", "other.png", "--classes", "house, tree,<b>")
-    assert [Path(image["file"]).name for image in found["images"]] == ["photo.png", "other.png"]
-    image = found["images"][0]
+    image, other, found = predicted(
+        trained, "photo.png", "other.png", "--classes", "house, tree,<b>", "--out", "results"
+    )
+    assert [image["file"], other["file"]] == ["photo.png", "other.png"]
     assert (image["width"], image["height"]) == (70, 50)
-    assert [row["name"] for row in image["classes"]] == ["house", "tree", "<b>"]
+    assert {row["name"] for row in image["classes"]} <= {"house", "tree", "<b>"}
+    assert found["class_names"] == ["house", "tree", "<b>"]
+    assert (trained / "results" / "viewer.html").is_file()
+    assert (trained / "results" / other["label_map"]).is_file()
+    refused = predicted(trained, "photo.png", "--classes", "a", "--out", "results", expect=1)
+    assert "not empty" in refused[0]["error"]
     assert sum(row["area_share"] for row in image["classes"]) == pytest.approx(1, abs=1e-3)
     with Image.open(Path(trained / found["artifact"]) / image["label_map"]) as labels:
         assert (labels.mode, labels.size) == ("P", (70, 50))
@@ -91,9 +107,24 @@ def test_a_bad_image_does_not_stop_the_others(trained: Path) -> None:
     """It is reported in its place and shows in the exit code."""
     (trained / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
     Image.new("RGB", (20, 20)).save(trained / "whole.png")
-    found = sseg(trained, "predict", "broken.jpg", "whole.png", "--classes", "tree,sky", expect=1)
-    assert "error" in found["images"][0]
-    assert "classes" in found["images"][1]
+    bad, good, found = predicted(
+        trained, "broken.jpg", "whole.png", "--classes", "tree,sky", expect=1
+    )
+    assert "error" in bad
+    assert "classes" in good
+    assert (found["images"], sum(found["failed"].values())) == (1, 1)
+
+
+def test_standard_input_and_a_pipe(trained: Path) -> None:
+    """An image comes in through a pipe and a line goes out; a reader may leave early."""
+    Image.new("RGB", (20, 20)).save(trained / "piped.png")
+    with (trained / "piped.png").open("rb") as stream:
+        result = subprocess.run(
+            command("predict", "-", "--classes", "tree,sky", "--json", "--name", "piped"),
+            cwd=trained, stdin=stream, capture_output=True, text=True, timeout=300, check=True,
+        )  # fmt: skip
+    image, _ = map(json.loads, result.stdout.splitlines())
+    assert (image["file"], image["label_map"]) == ("-", "stdin.labels.png")
 
 
 def test_the_oracle_needs_no_checkpoint(world: Path) -> None:

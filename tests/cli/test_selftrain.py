@@ -163,8 +163,10 @@ def test_a_student_is_better_than_its_noisy_teacher(
 
     photo = str(data / "images/030.png")
     asked = ["predict", photo, "--model", "plus", "--device", "cpu", "--json", "--classes"]
-    [image] = _json(CliRunner().invoke(app, [*asked, "dog,cat"]))["images"]
-    assert [entry["name"] for entry in image["classes"]] == ["dog", "cat"]
+    result = CliRunner().invoke(app, [*asked, "dog,cat"])
+    image, summary = map(json.loads, result.stdout.splitlines())
+    assert {entry["name"] for entry in image["classes"]} <= {"dog", "cat"}
+    assert summary["model"] == "plus:v1"
     refused = CliRunner().invoke(app, [*asked, "dog,tiger"])
     assert refused.exit_code == 1
     told = json.loads(refused.stdout)

@@ -37,7 +37,7 @@ OPTIONS = {
         "--config", "--set", "--name", "--device", "--json", "--dry-run",
     },
     "predict": {
-        "--classes", "--model", "--threshold",
+        "--classes", "--model", "--threshold", "--background", "--template", "--out", "--npz",
         "--config", "--set", "--name", "--device", "--json", "--dry-run",
     },
     "artifacts": {"--json"},

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from sseg_core.data import batches
-from sseg_core.data.batches import decode_mask, trimmed, with_fewer_words
+from sseg_core.data.batches import decode_mask, with_fewer_words
 from sseg_core.data.images import ImageError
+from sseg_core.data.token_rows import trimmed
 from sseg_core.text.tokenizer import END_ID, Tokenizer
 
 

@@ -13,11 +13,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from sseg_core.config import MAX_PIXELS
 from sseg_core.data.images import ImageError
 from sseg_core.data.label_shards import LabelEntry, LabelShardWriter, read_label_index
 from sseg_core.errors import ArtifactError, DataError
-from sseg_core.structures import BACKGROUND, VOID, LabelMap
+from sseg_core.structures import BACKGROUND, MAX_PIXELS, VOID, LabelMap
 
 Labelled = tuple[str, LabelMap, "npt.NDArray[np.float32] | None"]
 

@@ -24,7 +24,6 @@ from sseg_core.inference.view import View
 from sseg_core.inference.vocabulary import Vocabulary
 from sseg_core.inference.windows import Box, Window, regions, window_boxes
 
-CPU = torch.device("cpu")
 NAMES = ("cat", "dog", "sky")
 Taught = Callable[..., tuple[Any, Segmenter]]
 
@@ -45,10 +44,9 @@ def test_one_look_is_the_image_as_it_is_resized() -> None:
     """Unless scales or a mirror image are asked for."""
     image = _image(50, 70)
     [looks] = looks_at([image], _view())
-    [(window, pixels)] = looks.windows(CPU)
+    [(window, pixels)] = looks.windows()
     assert window == Window(Box(0, 0, 40, 56), (40, 56))
-    expected = torch.from_numpy(at_short_side(image, 40)).permute(2, 0, 1)[None] / 255
-    assert torch.equal(pixels, expected)
+    assert np.array_equal(pixels, at_short_side(image, 40)[None])
 
 
 def test_looks_come_scale_by_scale_each_as_it_is_and_mirrored() -> None:
@@ -56,7 +54,7 @@ def test_looks_come_scale_by_scale_each_as_it_is_and_mirrored() -> None:
     image = _image(50, 70)
     view = _view(scales=(0.5, 1.5), flip=True, window=24, stride=20)
     [looks] = looks_at([image], view)
-    windows = list(looks.windows(CPU))
+    windows = list(looks.windows())
     assert [w.look for w, _ in windows] == sorted(w.look for w, _ in windows)
     assert {(w.look, w.mirrored, w.shown_size) for w, _ in windows} == {
         (0, False, (20, 28)), (1, True, (20, 28)), (2, False, (60, 84)), (3, True, (60, 84)),
@@ -66,7 +64,8 @@ def test_looks_come_scale_by_scale_each_as_it_is_and_mirrored() -> None:
         shown = at_short_side(image, min(window.shown_size))
         part = shown[box.top : box.bottom, box.left : box.right]
         part = part[:, ::-1] if window.mirrored else part
-        assert torch.equal(pixels[0].permute(1, 2, 0), torch.from_numpy(part.copy()) / 255)
+        assert np.array_equal(pixels[0], part)
+        assert pixels.flags.c_contiguous
     # Over the mirror image the windows are laid anew, from its left.
     lefts = [w.box.left for w, _ in windows if w.look == 2 and w.box.top == 0]
     rights = [84 - w.box.right for w, _ in windows if w.look == 3 and w.box.top == 0]
@@ -92,7 +91,7 @@ def test_a_scale_that_is_no_size_is_refused(scale: float) -> None:
 def test_the_smallest_look_has_a_pixel() -> None:
     """However small the scale is."""
     [looks] = looks_at([_image(50, 70)], _view(scales=(1e-6,)))
-    assert [pixels.shape for _, pixels in looks.windows(CPU)] == [(1, 3, 1, 1)]
+    assert [pixels.shape for _, pixels in looks.windows()] == [(1, 1, 1, 3)]
 
 
 # --- at the pixels of the result ----------------------------------------------------------------
@@ -226,7 +225,7 @@ def _scores(segmenter: Segmenter, image: np.ndarray, view: View) -> np.ndarray:
         view = segmenter.complete(view)
         [looks] = looks_at([image], view)
         [seen] = network.look(looks, Vocabulary.of(NAMES), view)
-        return seen.class_probabilities(image.shape[:2]).numpy()
+        return seen.class_probabilities(image.shape[:2])
 
 
 @pytest.mark.parametrize("window", [0, 32])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sseg_core.inference import render
 from sseg_core.inference.render import class_colors, overlay, palette_png
 
 NAMES = ["tiger", "minion", "traffic light", "café"]
@@ -160,3 +161,38 @@ def test_odd_names_are_drawn_somehow(name: str) -> None:
     assert result.width == 640
     assert result.height < 800
     assert result.tobytes() != overlay(image, np.zeros((64, 64), np.int16), ["other"]).tobytes()
+
+
+def test_a_large_image_is_drawn_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a whole factor, in bands, with the mean of the photo; shares are those of all pixels."""
+    monkeypatch.setattr(render, "_MAX_SIDE", 700)
+    monkeypatch.setattr(render, "_BAND", 5000)
+    image = np.random.default_rng(0).integers(0, 255, (1001, 1800, 3), dtype=np.uint8)
+    label_map = np.full((1001, 1800), -1, np.int16)
+    label_map[:, 900:] = 1
+    label_map[500] = 0  # one row, that none of the drawn ones is
+    result = np.asarray(overlay(image, label_map, NAMES, opacity=0.5))
+    assert result.shape[1] == 600
+    photo = np.asarray(Image.fromarray(image).reduce(3))
+    np.testing.assert_array_equal(result[: len(photo), :290], photo[:, :290])
+    tinted = 0.5 * photo[:40, 310:] + 0.5 * class_colors(NAMES)[1]
+    np.testing.assert_allclose(result[:40, 310:], tinted, atol=1)
+    legend = result[len(photo) :].reshape(-1, 3)
+    assert (legend == class_colors(NAMES)[0]).all(axis=1).any()
+
+
+@pytest.mark.parametrize("band", [1, 100, 1 << 20])
+def test_bands_do_not_show(band: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture is the same whether it is drawn row by row or at once, lines included."""
+    image = np.random.default_rng(0).integers(0, 255, (90, 1400, 3), dtype=np.uint8)
+    label_map = np.random.default_rng(1).integers(-1, 3, (9, 140)).repeat(10, 0).repeat(10, 1)
+    expected = overlay(image, label_map, NAMES).tobytes()
+    monkeypatch.setattr(render, "_BAND", band)
+    assert overlay(image, label_map, NAMES).tobytes() == expected
+
+
+def test_text_does_not_fill_a_long_strip() -> None:
+    """The legend of 4000 x 100 pixels is lower than the strip, which is drawn as it is."""
+    image = np.zeros((100, 4000, 3), np.uint8)
+    label_map = np.zeros((100, 4000), np.int16)
+    assert overlay(image, label_map, NAMES).height - 100 < 60

@@ -106,7 +106,7 @@ def test_the_smallest_contexts_and_no_texts_at_all() -> None:
 
 def test_every_token_that_ends_a_word_is_reached_by_merging_its_letters() -> None:
     """The short cut for whole words is exact: no token of the table is missed by the merges."""
-    table = module._word_ids()
+    table = module._word_ids(None)
     ends = [token for token in table._token_ids if token.endswith("</w>") and len(token) > 4]
     assert len(ends) > 30_000
     for token in ends:
@@ -115,7 +115,7 @@ def test_every_token_that_ends_a_word_is_reached_by_merging_its_letters() -> Non
 
 def test_a_rule_only_takes_what_earlier_rules_made() -> None:
     """Merging from one heap is exact: no merge enables an earlier rule, no two make one token."""
-    table = module._word_ids()
+    table = module._word_ids(None)
     made = {rule.replace(" ", "") for rule in table._merged_ids}
     assert len(made) == len(table._merged_ids) == VOCAB_SIZE - 514
     for rule, id_ in table._merged_ids.items():
@@ -125,7 +125,7 @@ def test_a_rule_only_takes_what_earlier_rules_made() -> None:
 def test_a_full_word_cache_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache stays within its bounds, keeps no long word, and never changes the ids."""
     monkeypatch.setattr(module, "_CACHED_WORDS", 3)
-    cache = module._word_ids()
+    cache = module._word_ids(None)
     cache.clear()
     text = "one dog and two cats " + "x" * 41
     for _ in range(2):

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from sseg_core.config import MAX_PIXELS
 from sseg_core.data.images import ImageError
 from sseg_core.evaluation.benchmarks.pascal_detail import decode_runs
 from sseg_core.evaluation.examples import LabelMap
+from sseg_core.structures import MAX_PIXELS
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL.PngImagePlugin import PngImageFile
 
-from sseg_core.config import MAX_PIXELS
 from sseg_core.data.images import ImageError
 from sseg_core.errors import DataError, printable
 from sseg_core.evaluation.examples import LabelMap
+from sseg_core.structures import MAX_PIXELS
 
 LabelTable = npt.NDArray[np.int16]
 """[65536] class index, `BACKGROUND` or `VOID` of each value of a file; `_UNKNOWN` where none."""

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from sseg_core.config import MAX_PIXELS
 from sseg_core.data.images import RGBImage, read_image
 from sseg_core.evaluation.benchmarks.label_images import LabelTable, label_table, read_label_image
 from sseg_core.evaluation.benchmarks.layouts import KeyedFiles
 from sseg_core.evaluation.benchmarks.request import BenchmarkRequest
 from sseg_core.evaluation.examples import BACKGROUND, Benchmark, LabelMap
+from sseg_core.structures import MAX_PIXELS
 
 
 def paired_files(

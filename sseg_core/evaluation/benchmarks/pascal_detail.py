@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sseg_core.config import MAX_PIXELS
 from sseg_core.data.images import ImageError
 from sseg_core.errors import DataError, printable
 from sseg_core.evaluation.benchmarks.layouts import no_such_split
 from sseg_core.evaluation.examples import BACKGROUND, LabelMap
+from sseg_core.structures import MAX_PIXELS
 
 ANNOTATIONS = "trainval_merged.json"
 

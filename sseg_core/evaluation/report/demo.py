@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sseg_core.page import render_page
+from sseg_core.page import data_uri, render_page
 
 _CURVES = {
     "loss": "total loss",
@@ -145,8 +143,12 @@ def _figures(row: GalleryRow, palette: NDArray[np.uint8]) -> list[_Figure]:
         "prediction": palette[row.prediction],  # -1 takes the last colour, black
         "truth": palette[row.truth],
     }
-    maps = [_Figure(name, _data_uri(array, "PNG"), is_map=True) for name, array in pictures.items()]
-    return [_Figure("scene", _data_uri(row.image, "WEBP"), is_map=False), *maps]
+    maps = [
+        _Figure(name, data_uri(Image.fromarray(array), "PNG"), is_map=True)
+        for name, array in pictures.items()
+    ]
+    photo = data_uri(Image.fromarray(row.image), "WEBP", quality=88)
+    return [_Figure("scene", photo, is_map=False), *maps]
 
 
 def _segments(row: GalleryRow) -> NDArray[np.uint8]:
@@ -166,13 +168,6 @@ def _segments(row: GalleryRow) -> NDArray[np.uint8]:
 
 def _agreement(row: GalleryRow) -> float:
     return 100 * float((row.prediction == row.truth).mean())
-
-
-def _data_uri(picture: NDArray[np.uint8], kind: str) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, kind, quality=88)
-    encoded = base64.b64encode(stream.getvalue()).decode("ascii")
-    return f"data:image/{kind.lower()};base64,{encoded}"
 
 
 def _duration(seconds: float) -> str:

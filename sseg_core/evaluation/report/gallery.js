@@ -6,31 +6,20 @@
   const mistakes = document.getElementById("mistakes");
   const opacity = document.getElementById("opacity");
   if (!opacity) return;
-  if (!("DecompressionStream" in window)) {
+  if (!labelMaps.canUnpack) {
     opacity.closest(".toolbar").textContent = "This browser is too old to show label maps; any of 2023 or later can.";
     return;
   }
 
-  const abgr = (hex) => {
-    const value = parseInt(hex.slice(1), 16);
-    return (0xff000000 | ((value & 255) << 16) | (value & 0xff00) | (value >> 16)) >>> 0;
-  };
-
-  const unpacked = async (text) => {
-    const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-    return new Uint16Array(await new Response(stream).arrayBuffer());
-  };
-
   const revive = async (article) => {
     const width = Number(article.dataset.width), height = Number(article.dataset.height);
-    const labels = await unpacked(article.dataset.maps);
+    const labels = new Uint16Array(await labelMaps.unpacked(article.dataset.maps));
     const chips = [...article.querySelectorAll(".chip")];
     const names = new Map([[VOID, "does not count"]]), colors = new Map();
     for (const chip of chips) {
       const label = Number(chip.dataset.label);
       names.set(label, chip.querySelector("bdi").textContent);
-      colors.set(label, abgr(chip.dataset.color));
+      colors.set(label, labelMaps.abgr(chip.dataset.color));
     }
     const panels = [...article.querySelectorAll(".panel")].map((panel, index) => ({
       context: panel.querySelector("canvas").getContext("2d"),

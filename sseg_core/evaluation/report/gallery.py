@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,7 +13,9 @@ from PIL import Image
 from sseg_core.data.images import RGBImage
 from sseg_core.evaluation.examples import BACKGROUND, VOID, LabelMap
 from sseg_core.evaluation.report.wording import number, plain
+from sseg_core.inference.page_pictures import packed_labels, shrunk
 from sseg_core.inference.render import class_colors
+from sseg_core.page import data_uri
 
 _LONG_SIDE = 640  # of a picture in the page, in pixels; larger ones are made smaller
 _SMALL = 320  # smaller pictures are enlarged by a whole factor, to at most this long side
@@ -110,15 +108,14 @@ def gallery_card(
     maps = np.stack(list(label_maps.values()))
     assert maps.shape[1:] == image.shape[:2], (maps.shape, image.shape)
     photo, shown = _fitted(image, maps)
-    packed = zlib.compress((shown.astype(np.int32) - VOID).astype("<u2").tobytes())
     return Card(
         key=plain(key),
         facts=facts,
-        photo=_photo_uri(photo),
+        photo=data_uri(photo, "WEBP", quality=_QUALITY),
         width=photo.width,
         height=photo.height,
         titles=tuple(map(plain, label_maps)),
-        maps=base64.b64encode(packed).decode("ascii"),
+        maps=packed_labels((shown.astype(np.int32) - VOID).astype(np.uint16)),
         chips=tuple(_legend(maps, class_names)),
         voids=bool((shown[0] == VOID).any()),
     )
@@ -162,17 +159,4 @@ def _fitted(
     if factor > 1:
         grown = image.repeat(factor, axis=0).repeat(factor, axis=1)
         return Image.fromarray(grown), maps.repeat(factor, axis=1).repeat(factor, axis=2)
-    shrink = min(1.0, _LONG_SIDE / max(height, width))
-    size = (max(1, math.floor(width * shrink)), max(1, math.floor(height * shrink)))
-    photo = Image.fromarray(image)
-    if shrink < 1:
-        photo = photo.resize(size, Image.Resampling.LANCZOS)
-    columns = (2 * np.arange(size[0]) + 1) * width // (2 * size[0])
-    rows = (2 * np.arange(size[1]) + 1) * height // (2 * size[1])
-    return photo, maps[:, rows][:, :, columns]
-
-
-def _photo_uri(photo: Image.Image) -> str:
-    stream = io.BytesIO()
-    photo.save(stream, "WEBP", quality=_QUALITY)
-    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+    return shrunk(image, maps, _LONG_SIDE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import torch
@@ -77,7 +78,7 @@ class CheckpointRival:
 def open_checkpoint(
     reference: str | None, view: View, store: ArtifactStore, device: torch.device
 ) -> CheckpointRival:
-    """Open a checkpoint artifact.
+    """Open a checkpoint, or an export of one.
 
     Args:
         reference: `NAME`, `NAME:vN`, a path, or None for the newest checkpoint.
@@ -94,6 +95,14 @@ def open_checkpoint(
 
 
 def _notes(artifact: Artifact) -> tuple[str, ...]:
+    if artifact.manifest.kind == "export":
+        model = json.loads(artifact.file("model.json").read_text(encoding="utf-8"))
+        return (f"exported to ONNX in {artifact.manifest.config['precision']}", *model["notes"])
+    return checkpoint_notes(artifact)
+
+
+def checkpoint_notes(artifact: Artifact) -> tuple[str, ...]:
+    """Return what a reader of a checkpoint's answers should know: what it is and learned from."""
     config = build_checkpoint_config(artifact.manifest.config)
     if isinstance(config, StudentConfig):
         return _student_notes(config, artifact)

@@ -136,11 +136,6 @@ class Plugin:
         return array
 
 
-def is_plugin(reference: str) -> bool:
-    """Return whether `reference` names a Python file."""
-    return reference.endswith(".py") or ".py:" in reference
-
-
 def _import(path: Path) -> ModuleType:
     if not path.is_file():
         raise ConfigError(f"There is no file {path}.", "Write --model FILE.py:FUNCTION.")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sseg_core.inference.text_cache import Features
 from sseg_core.inference.view import View
 from sseg_core.inference.word_features import WordFeatures
 from sseg_core.text.tokenizer import Tokenizer
@@ -32,8 +35,10 @@ class TextEncoder:
         weights: Mapping[str, Tensor],
         device: torch.device,
     ) -> None:
-        def encode_unit(ids: Tensor) -> Tensor:
-            return F.normalize(encode(ids).float(), dim=1)
+        def encode_unit(ids: npt.NDArray[np.int64]) -> Features:
+            features = encode(torch.from_numpy(ids).to(device)).float()
+            unit: Features = F.normalize(features, dim=1).cpu().numpy()
+            return unit
 
         self._features = WordFeatures(
             encode_unit, Tokenizer(context_length), identity=weights_digest(weights)
@@ -49,7 +54,8 @@ class TextEncoder:
             view: its templates, which it must have, and articles.
         """
         assert view.templates
-        return self._features.of(words, view.templates, self._device, articles=view.articles)
+        features = self._features.of(words, view.templates, articles=view.articles)
+        return torch.from_numpy(features).to(self._device)
 
 
 def weights_digest(tensors: Mapping[str, Tensor]) -> str:

@@ -1,9 +1,8 @@
-"""A report with strange class names, a parser of pages, and a browser to look at them."""
+"""A report with strange class names, and a parser of pages."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,6 @@ from sseg_core.evaluation.report.gallery import GalleryImage
 from sseg_core.evaluation.report.scores import ScoresReport
 
 _NEVER_CLOSED = {"meta", "img", "line", "polyline", "br", "link", "input"}
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 CLASSES = (
     "cat",
@@ -137,16 +135,3 @@ def report() -> ScoresReport:
         command="sseg eval --model 'clip:<ViT>' --report",
         version="0.1.0",
     )
-
-
-@pytest.fixture(scope="module")  # while it is open, asyncio of other tests cannot run
-def browser() -> Iterator[Any]:
-    """Return a headless Chromium, or skip."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = next(filter(None, map(shutil.which, _BROWSERS)), None)
-    if program is None:
-        pytest.skip(f"none of {', '.join(_BROWSERS)} is on the path")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()

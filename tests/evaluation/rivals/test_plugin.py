@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from sseg_core.errors import ConfigError, DataError
-from sseg_core.evaluation.rivals.plugin import Plugin, is_plugin
+from sseg_core.evaluation.rivals.names import is_plugin
+from sseg_core.evaluation.rivals.plugin import Plugin
 from sseg_core.inference.vocabulary import Vocabulary
 
 WORDS = Vocabulary.of(("cat", "dog"), synonyms={"dog": ("dog", "puppy")}, background=("sky",))

@@ -14,7 +14,8 @@ import torch
 from sseg_core.artifacts import Artifact, ArtifactStore
 from sseg_core.config import PseudomaskConfig
 from sseg_core.errors import ArtifactError, ConfigError
-from sseg_core.evaluation.rivals.registry import KINDS, names_checkpoint, open_rival
+from sseg_core.evaluation.rivals.names import KINDS, names_checkpoint
+from sseg_core.evaluation.rivals.registry import open_rival
 from sseg_core.evaluation.rivals.rival import Rival
 from sseg_core.inference.view import View
 from sseg_core.inference.vocabulary import Vocabulary
