@@ -12,6 +12,7 @@ from sseg_cli.commands import (
     demo,
     download,
     evaluate,
+    export,
     predict,
     pseudomask,
     selftrain,
@@ -57,8 +58,8 @@ def root(
 ) -> None:
     """Segment any photo with any words, learned from images and captions alone.
 
-    The stages: download -> pseudomask -> train -> selftrain -> eval -> predict. Each writes a
-    versioned artifact that the next one takes up.
+    The stages: download -> pseudomask -> train -> selftrain -> eval -> predict, export. Each
+    writes a versioned artifact that the next one takes up.
     """
     context.obj = Settings(store=store or Path("sseg-artifacts"), debug=debug)
 
@@ -71,6 +72,7 @@ for command, name, epilog in (
     (selftrain.selftrain, "selftrain", selftrain.EXAMPLES),
     (evaluate.evaluate, "eval", evaluate.EXAMPLES),
     (predict.predict, "predict", predict.EXAMPLES),
+    (export.export, "export", export.EXAMPLES),
     (artifacts.artifacts, "artifacts", artifacts.EXAMPLES),
 ):
     app.command(name, epilog=epilog)(guarded(command))

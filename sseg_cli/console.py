@@ -203,9 +203,13 @@ def facts_table(rows: Mapping[str, Any]) -> Table:
     table.add_column(style="cyan", overflow="fold")
     table.add_column(overflow="fold")
     for name, value in rows.items():
-        shown = f"{value:.2f}" if isinstance(value, float) else visible(str(value))
+        shown = _number(value) if isinstance(value, float) else visible(str(value))
         table.add_row(name.replace("_", " "), Text(shown))
     return table
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if value == 0 or abs(value) >= 0.01 else f"{value:.1e}"
 
 
 def show_plan(stage: str, config: Config, inputs: Mapping[str, Any], *, as_json: bool) -> None:

@@ -7,7 +7,10 @@ raises them; only the command line decides how they look and which exit code the
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+_JOINERS = "\u200c\u200d"  # of Persian letters, and of emoji
 
 
 class SsegError(Exception):
@@ -59,8 +62,15 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
 def printable(text: object, limit: int | None = 80) -> str:
     """Return a name from a stranger's data as one harmless line of at most `limit` characters.
 
-    Control characters (a terminal would obey them) and unpaired surrogates become "?"; of a long
-    name the end is kept, where file names differ.
+    Control characters (a terminal would obey them) and unpaired surrogates become "?", and odd
+    spaces plain ones; what joins letters and emoji stays. Of a long name the end is kept, where
+    file names differ.
     """
-    line = "".join(c if c.isprintable() else "?" for c in str(text))
+    line = "".join(_harmless(c) for c in str(text))
     return line if limit is None or len(line) <= limit else "..." + line[3 - limit :]
+
+
+def _harmless(character: str) -> str:
+    if character.isprintable() or character in _JOINERS:
+        return character
+    return " " if unicodedata.category(character) == "Zs" else "?"

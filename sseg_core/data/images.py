@@ -261,9 +261,12 @@ def resize_image(pixels: RGBImage, size: tuple[int, int]) -> RGBImage:
     """Return [H, W, 3] uint8 pixels at `size` (height, width), without aliasing."""
     if pixels.shape[:2] == size:
         return pixels
-    import torch  # it takes a second, and images that keep their size do not need it
-    import torch.nn.functional as F
-
+    try:
+        import torch  # it takes a second, and images that keep their size do not need it
+        import torch.nn.functional as F
+    except ImportError:  # an exported model runs without
+        image = Image.fromarray(pixels)
+        return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
     # Pillow's method, within one grey level of its result, in a fifth of the time.
     pixels_HW3 = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
     resized_13HW = F.interpolate(

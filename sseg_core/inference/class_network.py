@@ -15,6 +15,7 @@ from sseg_core.checkpoint import load_weights
 from sseg_core.config import StudentConfig
 from sseg_core.data.images import RGBImage
 from sseg_core.errors import ConfigError, printable
+from sseg_core.inference.asked_channels import asked_channels
 from sseg_core.inference.cell_maps import CellMaps
 from sseg_core.inference.device_pixels import on_device
 from sseg_core.inference.known_classes import KnownClasses
@@ -90,6 +91,11 @@ class ClassNetwork:
         return cls(student.to(device), config, teacher, name)
 
     @property
+    def student(self) -> nn.Module:
+        """The network itself, in eval mode."""
+        return self._student
+
+    @property
     def template(self) -> str | None:
         """None: a student is not asked with words."""
         return None
@@ -124,17 +130,9 @@ class ClassNetwork:
     @torch.inference_mode()
     def look(self, looks: Looks, vocabulary: Vocabulary, view: View) -> list[SeenClasses]:
         """Return the logits of the windows of each image; see `Network`."""
-        channels = list(self.known.find(vocabulary))
-        asked = Vocabulary.of(vocabulary.class_names)
-        if self._has_background and vocabulary.with_background:
-            channels.append(len(self.known.names))
-            asked = Vocabulary.of(vocabulary.class_names, background=["background"])
-        elif len(channels) == 1 and vocabulary.with_background:
-            # Alone it would take every pixel: what else it knows is background.
-            others = [number for number in range(len(self.known.names)) if number not in channels]
-            channels += others
-            rest = [self.known.names[number] for number in others]
-            asked = Vocabulary.of(vocabulary.class_names, background=rest)
+        channels, asked = asked_channels(
+            self.known, vocabulary, has_background=self._has_background
+        )
         device = next(self._student.parameters()).device
         index = torch.tensor(channels, device=device)
         values: list[list[Tensor]] = [[] for _ in looks.members]

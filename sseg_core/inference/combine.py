@@ -7,8 +7,8 @@ semantic inference, with S-Seg's open vocabulary (S-Seg Sec. 3.2, App. A.1):
 
 Mask logits are interpolated bilinearly to the pixels before the sigmoid. The division turns the
 scores into probabilities, which a background threshold needs; it does not change the best class.
-Where windows of the image were looked at, P_c is the mean over those that cover the pixel; where
-it was looked at at several sizes or mirrored, the mean over these looks.
+Where windows of the image were looked at, P_c is the mean over those that cover the pixel, weighted
+where they taper; where it was looked at at several sizes or mirrored, the mean over these looks.
 """
 
 from __future__ import annotations

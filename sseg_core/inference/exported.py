@@ -49,8 +49,7 @@ def load_network(folder: Path, device: str) -> Network:
         SsegError: onnxruntime is not installed.
     """
     name, digests = _checked_files(folder)
-    model = _Description(folder, name)
-    kind = model.text("kind")
+    kind = _Description(folder, name).text("kind")
     if kind not in _FILES:
         raise ArtifactError(
             f"{name} is a model of kind {printable(kind)!r}, which this sseg does not know.",
@@ -59,8 +58,26 @@ def load_network(folder: Path, device: str) -> Network:
     for needed in ("model.json", *_FILES[kind]):
         if needed not in digests:
             raise ArtifactError(f"{needed} of {name} is missing.", _AGAIN)
+    return open_graphs(folder, name, device, digests.get("text.onnx"))
+
+
+def open_graphs(folder: Path, name: str, device: str, digest: str | None = None) -> Network:
+    """Return the network of graphs that were checked, or have just been written.
+
+    Args:
+        folder: of the graphs.
+        name: of the model, for errors.
+        device: as of `load_network`.
+        digest: of the graph of texts, to keep the features of words on disk.
+
+    Raises:
+        ArtifactError: this onnxruntime cannot run them.
+        ConfigError: onnxruntime has no such device.
+        SsegError: onnxruntime is not installed.
+    """
+    model = _Description(folder, name)
     image_graph = OnnxSession(folder / "image.onnx", device)
-    if kind == "classes":
+    if model.text("kind") == "classes":
         return OnnxClassNetwork(
             image_graph,
             KnownClasses(
@@ -80,7 +97,7 @@ def load_network(folder: Path, device: str) -> Network:
         stride=model.count("stride"),
         logit_scale=model.number("logit_scale"),
         template=model.text("template"),
-        digest=digests["text.onnx"],
+        digest=digest,
     )
 
 

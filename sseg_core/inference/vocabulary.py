@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from sseg_core.structures import BACKGROUND
+from sseg_core.structures import BACKGROUND, VOID
 from sseg_core.text.prompts import check_class_names, read_class_names, split_synonyms
 
 CONTRAST_WORDS = (
@@ -129,11 +129,12 @@ class Vocabulary:
         return np.stack([of_words[own].max(axis=0, initial=0) for own in index])
 
     def class_map(self, word_map: npt.NDArray[np.integer]) -> npt.NDArray[np.int16]:
-        """Turn a map of word indices into one of class indices; negative labels stay as they are.
+        """Turn a map of word indices into one of class indices; other labels stay as they are.
 
         Args:
-            word_map: [H, W] index into `words`, or negative.
+            word_map: [H, W] index into `words`, `BACKGROUND` or `VOID`.
         """
-        classes = np.array(self.classes, np.int16)
-        found = classes[np.maximum(word_map, 0)]
-        return np.where(word_map < 0, word_map, found).astype(np.int16)
+        # Negative indices count from the end.
+        table: npt.NDArray[np.int16] = np.array([*self.classes, VOID, BACKGROUND], np.int16)
+        class_map: npt.NDArray[np.int16] = table[word_map]
+        return class_map

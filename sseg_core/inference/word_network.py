@@ -96,6 +96,11 @@ class WordNetwork:
         return cls(model, tokenizer, default_image_size(config), text.template, digest)
 
     @property
+    def model(self) -> Model:
+        """The network itself, in eval mode."""
+        return self._model
+
+    @property
     def template(self) -> str:
         """The text around a class name; `{}` stands for the name."""
         return self._template

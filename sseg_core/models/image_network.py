@@ -30,5 +30,12 @@ class ImageNetwork(nn.Module):
     def _normalised(self, images: Tensor, multiple: int) -> Tensor:
         """Normalise, and pad right and below with the mean colour to multiples of `multiple`."""
         height, width = images.shape[-2:]
-        normalised = (images - self.mean) / self.std
-        return F.pad(normalised, (0, -width % multiple, 0, -height % multiple))
+        below = covering(height, multiple) * multiple - height
+        right = covering(width, multiple) * multiple - width
+        return F.pad((images - self.mean) / self.std, (0, right, 0, below))
+
+
+def covering(pixels: int, cell: int) -> int:
+    """Return how many cells of a side cover so many pixels, the last one perhaps in part."""
+    # Not -(-pixels // cell): an exported graph divides towards zero.
+    return (pixels + cell - 1) // cell

@@ -64,6 +64,7 @@ def use_pointwise(network: nn.Module) -> None:
 def _is_better_convolved(input_: Tensor, work: int) -> bool:
     return (
         not torch.compiler.is_compiling()
+        and not torch.onnx.is_in_onnx_export()
         and input_.device.type == "cpu"
         and input_.dtype == torch.float32
         and work >= _LEAST_WORK

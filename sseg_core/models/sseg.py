@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sseg_core.config import ModelConfig
 from sseg_core.models.backbone import Backbone
 from sseg_core.models.embedding import Model
+from sseg_core.models.image_network import covering
 from sseg_core.models.linear import use_pointwise
 from sseg_core.models.mask_decoder import MaskDecoder, pool_features
 from sseg_core.models.pixel_decoder import PixelDecoder
@@ -66,7 +67,7 @@ class SSeg(Model):
         pixel_embedding, features = self.pixel_decoder(levels)
         mask_features, all_logits = self.mask_decoder(levels[-1], pixel_embedding)
 
-        rows, columns = -(-height // self.stride), -(-width // self.stride)  # rounded up
+        rows, columns = covering(height, self.stride), covering(width, self.stride)
         *auxiliary, mask_logits = (logits[..., :rows, :columns] for logits in all_logits)
         if self.config.decoder.mask_feature == "pooled":
             mask_features = pool_features(mask_logits, features[..., :rows, :columns])

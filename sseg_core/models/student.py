@@ -17,7 +17,7 @@ from sseg_core.distributed import world_size
 from sseg_core.errors import ConfigError
 from sseg_core.models.backbone import Backbone
 from sseg_core.models.feature_pyramid import SCALES, FeaturePyramid
-from sseg_core.models.image_network import ImageNetwork
+from sseg_core.models.image_network import ImageNetwork, covering
 from sseg_core.models.linear import use_pointwise
 from sseg_core.models.upernet import FCNHead, UperHead
 from sseg_core.structures import ClassLogits
@@ -62,6 +62,8 @@ class Student(ImageNetwork):
         scales = SCALES if is_plain else [Fraction(1)] * len(strides)
         self._coarsest = int(strides[-1] / scales[-1])
         self.stride = _whole_stride(strides[0] / scales[0], self._coarsest)
+        # Patches of 14 pixels, see `_whole_stride`.
+        self._is_uneven = self.stride != strides[0] / scales[0]
         self.head = UperHead(
             channels,
             config.channels,
@@ -100,15 +102,14 @@ class Student(ImageNetwork):
         # Convolutions keep this memory format down to the logits.
         levels = self.pyramid(self.backbone(padded.contiguous(memory_format=torch.channels_last)))
         logits = self.head(levels).float()
-        grid = (padded.shape[2] // self.stride, padded.shape[3] // self.stride)
-        if logits.shape[-2:] != grid:  # patches of 14 pixels, see `_whole_stride`
+        if self._is_uneven:
+            grid = (padded.shape[2] // self.stride, padded.shape[3] // self.stride)
             logits = F.interpolate(logits, size=grid, mode="bilinear", align_corners=False)
         auxiliary = None
         if self.training and self.auxiliary_head is not None:
             auxiliary = self.auxiliary_head(levels[2]).float()
         if not self.training:
-            rows, columns = -(-height // self.stride), -(-width // self.stride)  # rounded up
-            logits = logits[..., :rows, :columns]
+            logits = logits[..., : covering(height, self.stride), : covering(width, self.stride)]
         return ClassLogits(logits=logits, auxiliary=auxiliary, stride=self.stride)
 
     def _check_statistics(self, num_images: int) -> None:

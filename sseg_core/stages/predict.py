@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +32,12 @@ VIEWER = "viewer.html"
 _WRITERS = 2
 _BEHIND = 8
 """Images that may wait to be written."""
+
+_PNG: dict[str, dict[str, int]] = {
+    "overlay": {"compress_level": 1, "compress_type": zlib.Z_RLE},
+    "label_map": {"compress_level": 4},
+}
+"""Options of Pillow's writer: more compression takes far longer, for a few bytes less."""
 
 Entry = dict[str, Any]
 T = TypeVar("T")
@@ -224,11 +231,10 @@ class _Work:
             entry = {"file": photo.name, **names, **segmentation.to_json()}
             self._entry(photo).write_text(json.dumps(entry), encoding="utf-8")
             if self._config.viewer:
-                self._card(photo).write_text(
-                    viewer_card(photo.name, segmentation), encoding="utf-8"
-                )
+                title = "standard input" if photo.kind == "stdin" else photo.name
+                self._card(photo).write_text(viewer_card(title, segmentation), encoding="utf-8")
             for kind, picture in pictures.items():
-                picture.save(self._draft.partial(names[kind]), format="PNG", compress_level=1)
+                picture.save(self._draft.partial(names[kind]), format="PNG", **_PNG[kind])
                 # The label map comes last, and its note says that everything is there.
                 self._draft.commit(names[kind], {"version": self._versions[photo.stem]})
             return entry

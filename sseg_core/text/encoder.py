@@ -52,7 +52,7 @@ class TextEncoder(nn.Module):
         x_BLD = self.token_embedding(token_ids_BL) + self.position_embedding[:length]
         for block in self.blocks:
             x_BLD = block(x_BLD)
-        rows_B = torch.arange(len(x_BLD), device=x_BLD.device)
+        rows_B = torch.arange(x_BLD.shape[0], device=x_BLD.device)
         # The norm works on each token by itself, so only those that are read go through it.
         features_BD: Tensor = self.final_norm(x_BLD[rows_B, end_B])
         return features_BD

@@ -40,6 +40,10 @@ OPTIONS = {
         "--classes", "--model", "--threshold", "--background", "--template", "--out", "--npz",
         "--config", "--set", "--name", "--device", "--json", "--dry-run",
     },
+    "export": {
+        "--model", "--format", "--precision", "--out",
+        "--config", "--set", "--name", "--json", "--dry-run",
+    },
     "artifacts": {"--json"},
 }  # fmt: skip
 

@@ -268,3 +268,5 @@ def test_printable_bounds_its_length() -> None:
     """Long names are cut to their end."""
     assert printable("x" * 200 + "end.jpg", limit=20) == "..." + "x" * 10 + "end.jpg"
     assert printable("caf\u00e9\u202e.jpg") == "caf\u00e9?.jpg"
+    family = "\U0001f469\u200d\U0001f467"
+    assert printable(f"{family}\u3000a\u00a0b") == f"{family} a b"

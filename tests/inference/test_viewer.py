@@ -194,8 +194,8 @@ def test_the_page_forbids_every_connection() -> None:
 def test_the_page_says_what_it_lacks() -> None:
     """Of more images than it has cards, and only then."""
     card = viewer_card("a", _segmentation(np.zeros((3, 3))))
-    assert "the first 2 of 3,000 images" in _page([card] * 2, total=3000)
-    assert "the first" not in _page([card] * 2)
+    assert "This page shows the first 2 of 3,000 images." in _page([card] * 2, total=3000)
+    assert "This page shows" not in _page([card] * 2)
 
 
 def test_cards_are_written_one_by_one() -> None:

@@ -1,0 +1,1 @@
+"""What leaves: checkpoints as ONNX graphs that run without torch."""
