@@ -8,17 +8,21 @@ than ten minutes where tracing takes 15 seconds, and the traced graph takes any 
 from __future__ import annotations
 
 import copy
+import ctypes
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sseg_core.errors import SsegError, printable
+from sseg_core.export.traceable import GridPool, traceable
 from sseg_core.models.embedding import Model
 from sseg_core.models.student import Student
 
@@ -98,39 +102,12 @@ class ClassGraph(nn.Module):
         for pool in self.student.head.pools:
             assert isinstance(pool, nn.Sequential)
             assert isinstance(pool[0], nn.AdaptiveAvgPool2d)
-            pool[0] = _GridPool(pool[0].output_size)
+            pool[0] = GridPool(pool[0].output_size)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return [B, C, h, w] logits; background, where it is told apart, is the last channel."""
         logits: Tensor = self.student(images).logits
         return logits
-
-
-class _GridPool(nn.Module):
-    """`nn.AdaptiveAvgPool2d` as products of matrices, for ONNX has none for maps of any size.
-
-    Args:
-        side: of the square grid.
-    """
-
-    def __init__(self, side: Any) -> None:
-        super().__init__()
-        assert isinstance(side, int)
-        self.side = side
-
-    def forward(self, map_BChw: Tensor) -> Tensor:
-        rows_ph, columns_pw = (self._shares(map_BChw.shape[axis]) for axis in (2, 3))
-        pooled: Tensor = rows_ph @ map_BChw @ columns_pw.T
-        return pooled
-
-    def _shares(self, cells: int) -> Tensor:
-        """Return [side, cells], the share of each cell in each part; parts may overlap."""
-        part = torch.arange(self.side)[:, None]
-        first = part * cells // self.side
-        end = ((part + 1) * cells + self.side - 1) // self.side
-        cell = torch.arange(cells)[None]
-        inside = ((cell >= first) & (cell < end)).float()
-        return inside / inside.sum(dim=1, keepdim=True)
 
 
 def write_word_graphs(model: Model, image_path: Path, text_path: Path) -> None:
@@ -140,6 +117,9 @@ def write_word_graphs(model: Model, image_path: Path, text_path: Path) -> None:
         model: on the CPU, in eval mode.
         image_path: file of the image graph.
         text_path: file of the text graph.
+
+    Raises:
+        SsegError: torch cannot write it.
     """
     features = F.normalize(torch.randn(_CLASSES, model.config.embed_dim), dim=1)
     _write(
@@ -166,6 +146,9 @@ def write_class_graph(student: Student, path: Path) -> None:
     Args:
         student: on the CPU, in eval mode.
         path: file of the graph.
+
+    Raises:
+        SsegError: torch cannot write it.
     """
     _write(ClassGraph(student), (torch.rand(_IMAGES),), path, inputs=["images"], outputs=["logits"])
 
@@ -179,17 +162,24 @@ def _write(
     outputs: Sequence[str],
     axes: Mapping[str, dict[int, str]] = _AXES,
 ) -> None:
-    with torch.no_grad(), _silence():
-        torch.onnx.export(
-            graph.eval(),
-            example,
-            str(path),
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_axes={name: axes[name] for name in (*inputs, *outputs) if name in axes},
-        )
+    try:
+        with torch.no_grad(), _silence(), traceable():
+            torch.onnx.export(
+                graph.eval(),
+                example,
+                str(path),
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_axes={name: axes[name] for name in (*inputs, *outputs) if name in axes},
+            )
+    except Exception as error:  # of any kind, from deep inside of torch
+        reason = printable(next(iter(str(error).splitlines()), type(error).__name__), 200)
+        raise SsegError(
+            f"torch {torch.__version__} cannot write this network as ONNX: {reason}",
+            "Another backbone may do: Swin, ResNet, ConvNeXt and plain ViTs are known to.",
+        ) from error
 
 
 @contextmanager
@@ -199,8 +189,25 @@ def _silence() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without_stdout():
             warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def _without_stdout() -> Iterator[None]:
+    """Lead standard output away: where torch's C++ fails, it prints all of the graph there."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    away = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(away, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(away)

@@ -18,9 +18,12 @@ from sseg_core.export.precision import Precision
 
 Floats = npt.NDArray[np.float32]
 
-CASES = ((1, 64, 64, 1), (3, 33, 65, 2), (1, 96, 224, 21), (2, 75, 107, 171), (1, 160, 128, 5))
-"""Images, height, width and classes: square and not, odd, of whole cells and not. None of them is
-what the graphs were written with."""
+CASES = (
+    (1, 1, 1, 1), (1, 31, 33, 21), (1, 1, 300, 2), (1, 64, 64, 1), (3, 33, 65, 2), (1, 96, 224, 21),
+    (2, 75, 107, 171), (1, 160, 128, 5),
+)  # fmt: skip
+"""Images, height, width and classes: square and not, odd, smaller than a cell, of whole cells and
+not."""
 
 _LARGE = (1, 448, 448, 21)
 """The size at which the paper's network is used."""
