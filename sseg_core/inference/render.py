@@ -16,7 +16,7 @@ from sseg_core.inference.class_colors import Color, class_colors
 
 __all__ = ["class_colors", "drawable", "drawable_name", "overlay", "palette_png"]
 
-_MIN_SIDE = 640
+_MIN_SIDE = 500
 """Smaller images are enlarged by a whole factor to about this long side, to fit readable text."""
 
 _MAX_SIDE = 4096
@@ -67,7 +67,7 @@ def overlay(
 ) -> Image.Image:
     """Draw the classes over the image, with names on the regions and a legend below.
 
-    An image with a long side under 640 pixels is enlarged by a whole factor to at least that, and
+    An image with a long side under 500 pixels is enlarged by a whole factor to at least that, and
     one with a long side over 4096 made smaller by a whole factor to at most that: what is thin may
     then be in the legend only. Lines and text grow with larger images. Characters that the bundled
     font lacks are replaced by plain letters, `?`, or, where nothing is left, the number of the
