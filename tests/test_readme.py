@@ -18,7 +18,8 @@ FILES = [ROOT / "README.md", *sorted((ROOT / "examples").glob("*.sh"))]
 def commands(path: Path) -> list[str]:
     """Every `sseg ...` at the beginning of a line or in backticks, continued lines joined."""
     text = path.read_text(encoding="utf-8").replace("\\\n", " ")
-    lines = re.findall(r"^\s*(sseg [^#\n|>`]+)", text, re.MULTILINE)
+    found = re.findall(r"^\s*(sseg [^#\n>`]+)", text, re.MULTILINE)
+    lines = [line.partition(" | ")[0] for line in found]  # synonyms stand without blanks
     return lines + re.findall(r"`(sseg [^`]+)`", text)
 
 

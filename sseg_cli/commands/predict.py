@@ -102,8 +102,8 @@ def predict(
         ),
     ] = None,
     npz: Annotated[
-        bool | None, typer.Option("--npz", help="Write the probabilities of all classes too.")
-    ] = None,
+        bool, typer.Option("--npz", help="Write the probabilities of all classes too.")
+    ] = False,
     config: ConfigOption = None,
     set_: SetOption = None,
     name: NameOption = None,
@@ -132,7 +132,7 @@ def predict(
         threshold=threshold,
         background_words=words,
         templates=template or None,
-        npz=npz,
+        npz=npz or None,
     )
     store = settings_of(context).open_store()
     if dry_run:
