@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sseg_core.data.images import RGBImage
+from sseg_core.inference.exported import load_network
 from sseg_core.inference.image_input import ImageLike, as_rgb
 from sseg_core.inference.looks import looks_at
 from sseg_core.inference.network import Network
@@ -87,12 +88,12 @@ class Segmenter:
             SsegError: onnxruntime is not installed, for an export.
         """
         if reference is not None and _is_export(Path(reference)):
-            return cls(_exported(Path(reference), device), _artifact_at(Path(reference)))
+            return cls(load_network(Path(reference), device), _artifact_at(Path(reference)))
         from sseg_core.artifacts import ArtifactStore
 
         artifact = (store or ArtifactStore.default()).find(reference, "checkpoint", "export")
         if artifact.manifest.kind == "export":
-            return cls(_exported(artifact.path, device), artifact)
+            return cls(load_network(artifact.path, device), artifact)
         from sseg_core.inference.trained import load_trained
 
         return cls(load_trained(artifact, device), artifact)
@@ -212,12 +213,6 @@ def _is_export(folder: Path) -> bool:
     except (OSError, ValueError):
         return (folder / "model.json").is_file()  # what is wrong with it is told when it is loaded
     return isinstance(manifest, dict) and manifest.get("kind") == "export"
-
-
-def _exported(folder: Path, device: str) -> Network:
-    from sseg_core.inference.exported import load_network
-
-    return load_network(folder, device)
 
 
 def _artifact_at(folder: Path) -> Artifact | None:
