@@ -17,14 +17,17 @@ _AHEAD = 8
 class PixelBudget:
     """Bounds the pixels of all photos that are in memory; they get in one after the other.
 
-    A photo that is larger than all of it gets in once it is alone.
+    Some get in however large they are: as many as are needed together before any can leave.
 
     Args:
-        pixels: in memory at once.
+        photos: that get in whatever their size, at least 1.
+        pixels: in memory at once otherwise.
     """
 
-    def __init__(self, pixels: int = 1 << 26) -> None:
+    def __init__(self, photos: int = 1, pixels: int = 1 << 26) -> None:
+        self._least = photos
         self._limit = pixels
+        self._inside = 0
         self._used = 0
         self._next = 0
         self._closed = False
@@ -44,17 +47,19 @@ class PixelBudget:
                     self._closed
                     or (
                         number == self._next
-                        and (not self._used or self._used + pixels <= self._limit)
+                        and (self._inside < self._least or self._used + pixels <= self._limit)
                     )
                 )
             )
             self._next += 1
+            self._inside += pixels > 0
             self._used += pixels
             self._changed.notify_all()
 
     def leave(self, pixels: int) -> None:
         """Give the room of a photo back."""
         with self._changed:
+            self._inside -= 1
             self._used -= pixels
             self._changed.notify_all()
 

@@ -95,12 +95,15 @@ def run(
         work = _Work(config, draft, model)
         start = time.perf_counter()
         progress.start("predict", len(photos), "images")
+        good: list[Photo] = []
         failed: Counter[str] = Counter()
         first_error: ImageError | None = None
         with draft.partial(PREDICTIONS).open("w", encoding="utf-8") as lines:
-            for entry, error in work.entries(photos):
+            for photo, (entry, error) in zip(photos, work.entries(photos), strict=True):
                 lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
-                if error is not None:
+                if error is None:
+                    good.append(photo)
+                else:
                     failed[error.reason] += 1
                     first_error = first_error or error
                     progress.message(f"skipped: {error.message}")
@@ -108,17 +111,16 @@ def run(
                     each(entry)
                 progress.advance()
         draft.commit(PREDICTIONS)
-        done = len(photos) - failed.total()
-        if first_error is not None and not done:
+        if first_error is not None and not good:
             raise _nothing_done(first_error, failed.total())
         seconds = time.perf_counter() - start
-        work.write_viewer(photos, done)
-        work.drop_leftovers(photos)
+        work.write_viewer(good)
+        work.drop_leftovers(good)
         return draft.publish(
             {
-                "images": done,
+                "images": len(good),
                 "failed": dict(failed),
-                "images_per_second": round(done / max(seconds, 1e-9), 2),
+                "images_per_second": round(work.made / max(seconds, 1e-9), 2),
                 "model": model.reference,
                 "class_names": list(model.vocabulary.class_names),
             }
@@ -126,7 +128,11 @@ def run(
 
 
 class _Work:
-    """What is made of the photos, and where it is kept until all of them are done."""
+    """What is made of the photos, and where it is kept until all of them are done.
+
+    Attributes:
+        made: images that were segmented, less those that an interrupted run left.
+    """
 
     def __init__(self, config: PredictConfig, draft: Draft, model: Answerer) -> None:
         self._config = config
@@ -134,8 +140,9 @@ class _Work:
         self._model = model
         self._notes = draft.scratch / "images"
         self._notes.mkdir(exist_ok=True)
-        self._budget = PixelBudget()
+        self._budget = PixelBudget(config.batch_size)
         self._versions: dict[str, str | None] = {}
+        self.made = 0
 
     def entries(self, photos: list[Photo]) -> Iterator[tuple[Entry, ImageError | None]]:
         """Yield the entry of each photo in its order, and what is wrong with it."""
@@ -149,28 +156,24 @@ class _Work:
             else:
                 yield next(fresh)
 
-    def write_viewer(self, photos: list[Photo], done: int) -> None:
-        """Write the page, from the cards of the images that are on it."""
+    def write_viewer(self, photos: list[Photo]) -> None:
+        """Write the page of the photos that could be used, from their cards."""
         if not self._config.viewer:
             return
-        cards = (self._card(photo) for photo in photos)
-        existing = (path for path in cards if path.is_file())
-        texts = (
-            path.read_text(encoding="utf-8")
-            for _, path in zip(range(self._config.viewer), existing, strict=False)
-        )
+        shown = photos[: self._config.viewer]
+        texts = (self._card(photo).read_text(encoding="utf-8") for photo in shown)
         with self._draft.partial(VIEWER).open("w", encoding="utf-8") as stream:
             write_viewer(
                 stream,
                 texts,
                 model=self._model.reference,
                 class_names=self._model.vocabulary.class_names,
-                total=done,
+                total=len(photos),
             )
         self._draft.commit(VIEWER)
 
     def drop_leftovers(self, photos: list[Photo]) -> None:
-        """Remove what an interrupted run left of photos that are not there any more."""
+        """Remove what an interrupted run left of all but these photos."""
         kept = {PREDICTIONS, VIEWER}
         kept.update(name for photo in photos for name in self._names(photo).values())
         for path in self._draft.path.iterdir():
@@ -203,6 +206,7 @@ class _Work:
                     future = None
                     if not isinstance(image, ImageError):
                         future = pool.submit(self._write, photo, next(answers))
+                        self.made += 1
                     writing.append((photo, image, future))
                 # As soon as they are done, and at the latest when too many wait.
                 while writing and (len(writing) > _BEHIND or _is_done(writing[0][2])):

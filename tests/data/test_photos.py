@@ -269,7 +269,7 @@ def test_no_more_pixels_than_the_budget_are_in_memory(tmp_path: Path) -> None:
                 held -= pixels
             super().leave(pixels)
 
-    budget = Counted(250)
+    budget = Counted(pixels=250)
     stream = decoded_photos(
         list_photos([str(tmp_path)]),
         lambda photo: photo.read(LIMIT, 1),
@@ -293,8 +293,27 @@ def test_a_reader_that_is_left_early_ends_its_threads(tmp_path: Path) -> None:
         list_photos([str(tmp_path)]),
         lambda photo: photo.read(LIMIT, 1),
         max_pixels=1000,
-        budget=PixelBudget(150),
+        budget=PixelBudget(pixels=150),
     )
     next(stream)
     stream.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read")]
+
+
+def test_photos_that_are_needed_together_get_in_together(tmp_path: Path) -> None:
+    """Whatever their size: else a batch would wait for room that only it could give."""
+    for number in range(8):
+        (tmp_path / f"{number}.png").write_bytes(_png(number, (10, 10)))
+    budget = PixelBudget(photos=3, pixels=1)
+    stream = decoded_photos(
+        list_photos([str(tmp_path)]),
+        lambda photo: photo.read(LIMIT, 1),
+        max_pixels=1000,
+        budget=budget,
+    )
+    seen = 0
+    while batch := [image for _, (_, image) in zip(range(3), stream, strict=False)]:
+        seen += len(batch)
+        for _ in batch:
+            budget.leave(100)
+    assert seen == 8

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pycocotools import mask as coco_mask
 
 from sseg_core.artifacts import Artifact, ArtifactStore
 from sseg_core.config import PredictConfig
+from sseg_core.data.photo_stream import PixelBudget
 from sseg_core.errors import ArtifactError, ConfigError, DataError
 from sseg_core.stages import predict
 
@@ -191,6 +193,29 @@ def test_a_rerun_leaves_out_what_an_interrupted_run_left(
         "b.labels.png", "b.overlay.png", "predictions.jsonl", "viewer.html",
     }  # fmt: skip
     assert artifact.problems() == []
+
+
+def test_a_photo_that_broke_since_leaves_nothing_behind(
+    store: ArtifactStore, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an interrupted run made of it is neither published nor on the page."""
+    with monkeypatch.context() as patch:
+        _stop_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            _run(store, photos)
+    (photos / "a.JPG").write_bytes(b"broken")
+    artifact = _run(store, photos)
+    assert not [name for name in artifact.manifest.files if name.startswith("a.")]
+    assert "a.JPG" not in artifact.file("viewer.html").read_text(encoding="utf-8")
+
+
+def test_large_photos_in_batches_do_not_wait_for_ever(
+    store: ArtifactStore, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch may hold more pixels than are read ahead."""
+    monkeypatch.setattr(predict, "PixelBudget", partial(PixelBudget, pixels=1))
+    artifact = _run(store, photos, photos / "more" / "a.png", batch_size=3)
+    assert artifact.manifest.stats["images"] == 3
 
 
 def test_entries_come_as_soon_as_they_are_done(
