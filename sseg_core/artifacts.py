@@ -122,15 +122,29 @@ class ArtifactStore:
 
     @contextmanager
     def draft(
-        self, kind: Kind, name: str, config: dict[str, Any], parents: Sequence[Artifact] = ()
+        self,
+        kind: Kind,
+        name: str,
+        config: dict[str, Any],
+        parents: Sequence[Artifact] = (),
+        *,
+        identity: dict[str, Any] | None = None,
     ) -> Iterator[Draft]:
         """Open the working folder of an artifact; the same command finds its own again.
+
+        Args:
+            kind: of the artifact.
+            name: likewise.
+            config: as its manifest holds it.
+            parents: what it is made from.
+            identity: what the command is known by, as JSON values, where that is not `config`:
+                less what does not change its work.
 
         Raises:
             ArtifactError: the name is unusable, the store cannot be written, or the same command
                 is running already.
         """
-        folder = self._work_folder(kind, name, config, parents)
+        folder = self._work_folder(kind, name, config if identity is None else identity, parents)
         self._make_home(folder.parent)
         lock = FileLock(f"{folder}.lock")
         try:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-
-import torch
+from typing import TYPE_CHECKING
 
 from sseg_core.errors import ConfigError
+
+if TYPE_CHECKING:  # not every stage needs it, and it takes seconds
+    import torch
 
 
 def pick_device(name: str) -> torch.device:
@@ -15,6 +17,8 @@ def pick_device(name: str) -> torch.device:
     Raises:
         ConfigError: no such device on this machine.
     """
+    import torch
+
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -31,6 +35,8 @@ def pick_device(name: str) -> torch.device:
 
 def is_fast_at_bf16(device: torch.device) -> bool:
     """Return whether `device` has instructions for bf16, so that it is faster than fp32."""
+    import torch
+
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
@@ -47,5 +53,7 @@ def available_cores() -> int:
 
 def use_one_thread() -> None:
     """Let torch compute in the calling thread alone, as in the threads of a pool."""
+    import torch
+
     torch.get_num_threads()  # torch sets the default of a new thread when it is first used there
     torch.set_num_threads(1)

@@ -78,6 +78,10 @@ class Draft:
         partial.replace(self.path / relative)
         self._write_note(relative, entry, dict(info or {}))
 
+    def sha256(self, relative: str) -> str:
+        """Return the digest of a file that is finished."""
+        return self._entries[relative].sha256
+
     def note(self, relative: str, info: Mapping[str, Any]) -> None:
         """Note a file as finished that is kept elsewhere and is no part of the artifact."""
         self._write_note(relative, None, dict(info))

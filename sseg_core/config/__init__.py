@@ -4,7 +4,13 @@ The description of a field is its help text. Complete, named configurations are 
 """
 
 from sseg_core.config.base import C, Config, build_config
-from sseg_core.config.data import DownloadConfig, PseudomaskConfig, ToyWorldConfig
+from sseg_core.config.data import (
+    DownloadConfig,
+    FetchConfig,
+    HubConfig,
+    PseudomaskConfig,
+    ToyWorldConfig,
+)
 from sseg_core.config.model import BackboneConfig, DecoderConfig, ModelConfig, TextConfig
 from sseg_core.config.selftrain import (
     CropConfig,
@@ -44,6 +50,8 @@ __all__ = [
     "DownloadConfig",
     "EvalConfig",
     "ExportConfig",
+    "FetchConfig",
+    "HubConfig",
     "LabelConfig",
     "LoaderConfig",
     "LookConfig",

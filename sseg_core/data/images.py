@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,37 @@ class ImageError(DataError):
         return ImageError, (self.reason, self.problem), self.__dict__
 
 
-def decode_image(data: bytes, *, max_pixels: int, size: tuple[int, int] | None = None) -> RGBImage:
+def resize_with_pillow(pixels: RGBImage, size: tuple[int, int]) -> RGBImage:
+    """Return [H, W, 3] uint8 pixels at `size` (height, width), without aliasing and torch."""
+    image = Image.fromarray(pixels)
+    return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+def resize_image(pixels: RGBImage, size: tuple[int, int]) -> RGBImage:
+    """Return [H, W, 3] uint8 pixels at `size` (height, width), without aliasing."""
+    if pixels.shape[:2] == size:
+        return pixels
+    try:
+        import torch  # it takes a second, and images that keep their size do not need it
+        import torch.nn.functional as F
+    except ImportError:  # an exported model runs without
+        return resize_with_pillow(pixels, size)
+    # Pillow's method, within one grey level of its result, in a fifth of the time.
+    pixels_HW3 = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+    resized_13HW = F.interpolate(
+        pixels_HW3[None].permute(0, 3, 1, 2), size, mode="bilinear", antialias=True
+    )
+    resized: RGBImage = resized_13HW[0].permute(1, 2, 0).contiguous().numpy()
+    return resized
+
+
+def decode_image(
+    data: bytes,
+    *,
+    max_pixels: int,
+    size: tuple[int, int] | None = None,
+    resize: Callable[[RGBImage, tuple[int, int]], RGBImage] = resize_image,
+) -> RGBImage:
     """Decode one image to RGB, upright as its EXIF orientation says.
 
     Transparent parts show white, the paper that cut-outs and diagrams are drawn for; the colour
@@ -93,6 +124,7 @@ def decode_image(data: bytes, *, max_pixels: int, size: tuple[int, int] | None =
         size: (H, W) of the result, reached by anti-aliased resizing without regard to the aspect;
             a JPEG is decoded at the nearest larger of a half, a quarter and an eighth of its
             size. None keeps the size.
+        resize: what brings the decoded pixels to `size`.
 
     Returns:
         [H, W, 3] uint8, contiguous.
@@ -103,13 +135,13 @@ def decode_image(data: bytes, *, max_pixels: int, size: tuple[int, int] | None =
     if data.startswith(_JPEG):
         pixels = _decode_jpeg(data, max_pixels, size)
         if pixels is not None:
-            return pixels if size is None else resize_image(pixels, size)
+            return pixels if size is None else resize(pixels, size)
     reader = _open(data)
     _check_size(reader.height, reader.width, max_pixels)
     try:
         pixels = to_rgb(reader)
         pixels = _upright(pixels, _orientation(reader))
-        return pixels if size is None else resize_image(pixels, size)
+        return pixels if size is None else resize(pixels, size)
     except ImageError:
         raise
     except Exception as error:  # Pillow's readers raise whatever their parsing stumbles on
@@ -255,25 +287,6 @@ def _to_8_bits(values: npt.NDArray[np.float64], ranges: tuple[float, ...]) -> np
     if not np.isfinite(full):
         raise ImageError("unsupported", "has pixel values that are not finite")
     return np.round(np.clip(values / full, 0, 1) * 255).astype(np.uint8)
-
-
-def resize_image(pixels: RGBImage, size: tuple[int, int]) -> RGBImage:
-    """Return [H, W, 3] uint8 pixels at `size` (height, width), without aliasing."""
-    if pixels.shape[:2] == size:
-        return pixels
-    try:
-        import torch  # it takes a second, and images that keep their size do not need it
-        import torch.nn.functional as F
-    except ImportError:  # an exported model runs without
-        image = Image.fromarray(pixels)
-        return np.asarray(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
-    # Pillow's method, within one grey level of its result, in a fifth of the time.
-    pixels_HW3 = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
-    resized_13HW = F.interpolate(
-        pixels_HW3[None].permute(0, 3, 1, 2), size, mode="bilinear", antialias=True
-    )
-    resized: RGBImage = resized_13HW[0].permute(1, 2, 0).contiguous().numpy()
-    return resized
 
 
 def _as_image_error(error: Exception) -> ImageError:

@@ -24,8 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
-from webdataset.tariterators import group_by_keys
-
 from sseg_core.data.urls import open_shard
 from sseg_core.errors import DataError
 
@@ -187,6 +185,8 @@ def read_shard_with_masks(
 
 def _groups(shard: Path | str, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
     """Yield webdataset's groups: `__key__`, and the content of its members by extension."""
+    # It brings torch along, which those that only write shards do without.
+    from webdataset.tariterators import group_by_keys
 
     def pass_over(_: Exception) -> bool:
         skipped["duplicate name"] += 1

@@ -17,7 +17,10 @@ from sseg_cli.app import app
 # Frozen on purpose: an option is a promise. What is not here is set with --set.
 OPTIONS = {
     "demo": {"--seed", "--set", "--device", "--json", "--dry-run"},
-    "download": {"--root", "--limit", "--config", "--set", "--name", "--json", "--dry-run"},
+    "download": {
+        "--root", "--limit", "--part", "--retry-failed", "--min-success", "--list",
+        "--config", "--set", "--name", "--json", "--dry-run",
+    },
     "pseudomask": {
         "--pairs", "--features", "--masks", "--weights", "--gpus", "--procs", "--preview",
         "--config", "--set", "--name", "--device", "--json", "--dry-run",

@@ -1,0 +1,44 @@
+"""Image files as shards hold them: JPEGs that any reader shows alike, and not too large."""
+
+from __future__ import annotations
+
+from sseg_core.config import DownloadConfig
+from sseg_core.data.images import (
+    decode_image,
+    encode_jpeg,
+    image_size,
+    is_plain_jpeg,
+    resize_with_pillow,
+)
+
+
+def fit_image(data: bytes, config: DownloadConfig) -> bytes:
+    """Return an image file as a JPEG within the sizes that `config` allows.
+
+    A plain JPEG that is small enough stays as it is, byte for byte; any other image is decoded,
+    shrunk and encoded. Without torch, which each worker process would have to load.
+
+    Args:
+        data: the bytes of the image file, of any kind that `decode_image` reads.
+        config: its `max_side`, `short_side`, `max_pixels` and `jpeg_quality`.
+
+    Raises:
+        ImageError: the image cannot be used.
+    """
+    height, width = image_size(data, max_pixels=config.max_pixels)
+    scales = [1.0]
+    if config.max_side is not None:
+        scales.append(config.max_side / max(height, width))
+    if config.short_side is not None:
+        scales.append(config.short_side / min(height, width))
+    scale = min(scales)
+    if scale < 1:
+        size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        pixels = decode_image(
+            data, max_pixels=config.max_pixels, size=size, resize=resize_with_pillow
+        )
+    else:
+        pixels = decode_image(data, max_pixels=config.max_pixels)
+        if is_plain_jpeg(data):
+            return data
+    return encode_jpeg(pixels, config.jpeg_quality)
