@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
@@ -52,6 +53,8 @@ class ImageRequests:
         hosts: turns at hosts.
         slots: requests of this process at once.
         large: likewise, of large images.
+        proxies: of the environment, by scheme; these look hosts up themselves. Not by aiohttp's
+            `trust_env`, which also sends the user's passwords (netrc) to the hosts of a list.
     """
 
     config: FetchConfig
@@ -59,6 +62,7 @@ class ImageRequests:
     hosts: Hosts
     slots: asyncio.Semaphore
     large: asyncio.Semaphore
+    proxies: Mapping[str, str] = field(default_factory=getproxies)
 
     @classmethod
     def open(cls, config: FetchConfig, processes: int) -> ImageRequests:
@@ -115,7 +119,9 @@ class ImageRequests:
         try:
             async with (
                 asyncio.timeout(self.config.timeout_s),
-                self.session.get(target, allow_redirects=False) as response,
+                self.session.get(
+                    target, allow_redirects=False, proxy=self._proxy(target.scheme, host)
+                ) as response,
             ):
                 if response.status in _REDIRECTS:
                     try:
@@ -130,6 +136,10 @@ class ImageRequests:
             raise FetchError("timeout", passing=True) from error
         except (aiohttp.ClientError, OSError, ValueError, UnicodeError) as error:
             raise _as_fetch_error(error) from error
+
+    def _proxy(self, scheme: str, host: str) -> str | None:
+        proxy = self.proxies.get(scheme)
+        return None if proxy is None or proxy_bypass(host) else proxy
 
     def _check(self, response: aiohttp.ClientResponse, host: str) -> None:
         """Refuse what is no image, or is not meant for this use, before its body comes."""
@@ -166,8 +176,7 @@ class ImageRequests:
 def open_session(config: FetchConfig) -> aiohttp.ClientSession:
     """Return a session that bounds nothing itself: turns, slots and one timeout do.
 
-    Bodies are taken as they come, without decompression, so that none grows on arrival. The
-    environment's proxies are used; these look hosts up themselves.
+    Bodies are taken as they come, without decompression, so that none grows on arrival.
     """
     connector = aiohttp.TCPConnector(
         limit=0,
@@ -185,7 +194,6 @@ def open_session(config: FetchConfig) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None),
         auto_decompress=False,
-        trust_env=True,
     )
 
 

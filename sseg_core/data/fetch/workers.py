@@ -7,6 +7,7 @@ one are waited for, the next is under way.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import signal
 import time
@@ -156,14 +157,15 @@ class _Worker:
         at_once = max(1, self._config.fetch.connections // processes)
         self._pending = asyncio.Semaphore(_PENDING * at_once)
         running = {asyncio.create_task(self._tell())}
-        while True:
-            try:
-                task: ShardTask = await loop.run_in_executor(receiving, self._link.recv)
-            except (EOFError, OSError):
-                return  # the parent has ended, by itself or not: the rest is not wanted any more
-            making = asyncio.create_task(self._make(task))
-            running.add(making)
-            making.add_done_callback(running.discard)
+        async with self._requests.session:
+            while True:
+                try:
+                    task: ShardTask = await loop.run_in_executor(receiving, self._link.recv)
+                except (EOFError, OSError):
+                    return  # the parent has ended, by itself or not: nobody wants the rest
+                making = asyncio.create_task(self._make(task))
+                running.add(making)
+                making.add_done_callback(running.discard)
 
     async def _make(self, task: ShardTask) -> None:
         """Fetch the rows of a shard, and write it."""
@@ -176,10 +178,10 @@ class _Worker:
                     group.create_task(self._fetch(shard, index))
             tally = await loop.run_in_executor(self._fitting, shard.finish)
         except Exception as error:  # noqa: BLE001 - the parent must not wait for ever
-            self._link.send(_failure(task, error))
+            self._say(_failure(task, error))
         else:
             self._tell_counts()
-            self._link.send(_Done(task.name, tally.note()))
+            self._say(_Done(task.name, tally.note()))
 
     async def _fetch(self, shard: UrlShard, index: int) -> None:
         row = shard.task.rows[index]
@@ -205,8 +207,12 @@ class _Worker:
 
     def _tell_counts(self) -> None:
         if self._fetched or self._failed:
-            self._link.send(_Counts(self._fetched, self._failed))
+            self._say(_Counts(self._fetched, self._failed))
             self._fetched = self._failed = 0
+
+    def _say(self, word: _Done | _Counts | _Failure) -> None:
+        with contextlib.suppress(OSError):  # the parent has ended
+            self._link.send(word)
 
 
 def _failure(task: ShardTask, error: Exception) -> _Failure:

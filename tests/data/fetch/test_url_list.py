@@ -35,7 +35,10 @@ def _rows(file: Path, url: str | None = None, caption: str | None = None) -> lis
         ("header.tsv", "id\tCaption\tURL\n7\tA cat.\t{0}\n8\t Two  dogs\t{1}\n"),
         ("comma.csv", 'text,image_url\r\n"A cat.",{0}\r\nTwo dogs,{1}\r\n'),
         ("bom.csv", "\ufeffurl,caption\n{0},A cat.\n\n{1},Two dogs"),
-        ("lines.jsonl", '{{"url": "{0}", "caption": "A cat."}}\n{{"caption": ["Two dogs", "x"], "url": "{1}"}}'),
+        (
+            "lines.jsonl",
+            '{{"url": "{0}", "text": "A cat."}}\n{{"text": ["Two dogs", "x"], "url": "{1}"}}',
+        ),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("packed", [False, True])
