@@ -111,6 +111,7 @@ def decode_image(
     max_pixels: int,
     size: tuple[int, int] | None = None,
     resize: Callable[[RGBImage, tuple[int, int]], RGBImage] = resize_image,
+    fast: bool = False,
 ) -> RGBImage:
     """Decode one image to RGB, upright as its EXIF orientation says.
 
@@ -125,6 +126,7 @@ def decode_image(
             a JPEG is decoded at the nearest larger of a half, a quarter and an eighth of its
             size. None keeps the size.
         resize: what brings the decoded pixels to `size`.
+        fast: whether pixels of a JPEG may be a few grey levels off, for a quarter of the time.
 
     Returns:
         [H, W, 3] uint8, contiguous.
@@ -133,7 +135,7 @@ def decode_image(
         ImageError: the image is empty, of another format, too large, truncated or corrupt.
     """
     if data.startswith(_JPEG):
-        pixels = _decode_jpeg(data, max_pixels, size)
+        pixels = _decode_jpeg(data, max_pixels, size, fast=fast)
         if pixels is not None:
             return pixels if size is None else resize(pixels, size)
     reader = _open(data)
@@ -195,7 +197,9 @@ def encode_jpeg(image: RGBImage, quality: int) -> bytes:
     return bytes(_turbojpeg.encode_jpeg(np.ascontiguousarray(image), quality=quality))
 
 
-def _decode_jpeg(data: bytes, max_pixels: int, size: tuple[int, int] | None) -> RGBImage | None:
+def _decode_jpeg(
+    data: bytes, max_pixels: int, size: tuple[int, int] | None, *, fast: bool
+) -> RGBImage | None:
     """Decode with libjpeg-turbo; None where only Pillow can, or knows the variant."""
     if _turbojpeg is None:
         return None
@@ -214,7 +218,13 @@ def _decode_jpeg(data: bytes, max_pixels: int, size: tuple[int, int] | None) -> 
         ((h, w) for h, w in scales if h >= target_height and w >= target_width), (height, width)
     )
     try:
-        pixels = _turbojpeg.decode_jpeg(data, min_height=scaled_height, min_width=scaled_width)
+        pixels = _turbojpeg.decode_jpeg(
+            data,
+            min_height=scaled_height,
+            min_width=scaled_width,
+            fastdct=fast,
+            fastupsample=fast,
+        )
     except ValueError as error:
         # A recoverable error of libjpeg means grey or shifted blocks; Pillow would let it pass.
         if str(error).lower().startswith(("premature", "corrupt")):

@@ -81,7 +81,7 @@ class PairsSource(Dataset[Sample | Skipped]):
         try:
             if not pair.captions:
                 raise ImageError("no caption", "has no caption")
-            image = fit_image(_read(image_path(self._root, pair.image)), self._config)
+            image, _ = fit_image(_read(image_path(self._root, pair.image)), self._config)
         except ImageError as error:
             return Skipped(error.reason, printable(pair.image))
         return Sample(self._keys[position], image, pair.captions)

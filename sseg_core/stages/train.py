@@ -132,6 +132,14 @@ def _run_of(the_plan: TrainPlan) -> Run:
         )
 
     stats: dict[str, Any] = {"images": inputs.images}
+    # Two who fetch CC12M get different images: what they learned from is told apart by content.
+    data = {
+        parent.reference: parent.manifest.stats["fingerprint"]
+        for parent in inputs.parents
+        if "fingerprint" in parent.manifest.stats
+    }
+    if data:
+        stats["data"] = data
     if note := warm_start_note(config.model.backbone):
         stats["note"] = note
     return Run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sseg_core.config import DownloadConfig
 from sseg_core.data.images import (
+    RGBImage,
     decode_image,
     encode_jpeg,
     image_size,
@@ -12,8 +13,8 @@ from sseg_core.data.images import (
 )
 
 
-def fit_image(data: bytes, config: DownloadConfig) -> bytes:
-    """Return an image file as a JPEG within the sizes that `config` allows.
+def fit_image(data: bytes, config: DownloadConfig) -> tuple[bytes, RGBImage]:
+    """Return an image file as a JPEG within the sizes that `config` allows, and its pixels.
 
     A plain JPEG that is small enough stays as it is, byte for byte; any other image is decoded,
     shrunk and encoded. Without torch, which each worker process would have to load.
@@ -34,11 +35,12 @@ def fit_image(data: bytes, config: DownloadConfig) -> bytes:
     scale = min(scales)
     if scale < 1:
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
+        # What the fast way is off by, shrinking averages out.
         pixels = decode_image(
-            data, max_pixels=config.max_pixels, size=size, resize=resize_with_pillow
+            data, max_pixels=config.max_pixels, size=size, resize=resize_with_pillow, fast=True
         )
     else:
         pixels = decode_image(data, max_pixels=config.max_pixels)
         if is_plain_jpeg(data):
-            return data
-    return encode_jpeg(pixels, config.jpeg_quality)
+            return data, pixels
+    return encode_jpeg(pixels, config.jpeg_quality), pixels

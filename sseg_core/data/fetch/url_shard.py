@@ -14,7 +14,6 @@ from sseg_core.data.fetch.fitted_image import fit_image
 from sseg_core.data.fetch.outcomes import FETCHED, Outcome, write_outcomes
 from sseg_core.data.fetch.tally import Skipped, Tally
 from sseg_core.data.fetch.url_list import UrlRow
-from sseg_core.data.images import ImageError
 from sseg_core.data.shards import Sample, cannot_write, pack_sample, read_shard, write_tar
 from sseg_core.errors import printable
 
@@ -76,17 +75,13 @@ class UrlShard:
             ImageError: it is no usable image.
             DataError: the disk is full.
         """
-        image = fit_image(body, self._config)
-        try:
-            look = look_of(image)
-        except ValueError as error:
-            raise ImageError("corrupt", "is corrupt") from error
+        image, pixels = fit_image(body, self._config)
         self._keep(index, image)
         self._outcomes[index] = replace(
             self._outcomes[index],
             outcome=FETCHED,
             sha256=hashlib.sha256(body).hexdigest()[:16],
-            look=look,
+            look=look_of(pixels),
         )
 
     def finish(self) -> Tally:

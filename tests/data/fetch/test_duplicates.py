@@ -13,10 +13,10 @@ from sseg_core.data.fetch.duplicates import count_duplicates, look_of
 from sseg_core.data.fetch.outcomes import FETCHED, Outcome, write_outcomes
 
 
-def _jpeg(image: Image.Image, quality: int) -> bytes:
+def _look(image: Image.Image, quality: int) -> int:
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=quality)
-    return stream.getvalue()
+    return int(look_of(np.asarray(Image.open(stream))), 16)
 
 
 def _texture(seed: int) -> Image.Image:
@@ -54,14 +54,12 @@ def test_duplicates_are_counted_over_all_tables(tmp_path: Path) -> None:
 def test_a_look_survives_compression_and_size() -> None:
     """Other sizes and compressions of a picture differ in a few bits, other pictures in many."""
     pictures = [_texture(seed) for seed in range(40)]
-    looks = [int(look_of(_jpeg(picture, 92)), 16) for picture in pictures]
+    looks = [_look(picture, 92) for picture in pictures]
     smaller = [picture.resize((190, 143)) for picture in pictures]
-    again = [int(look_of(_jpeg(picture, 75)), 16) for picture in smaller]
+    again = [_look(picture, 75) for picture in smaller]
     distances = [(a ^ b).bit_count() for a, b in zip(looks, again, strict=True)]
     assert np.mean(distances) < 2
     assert min((a ^ b).bit_count() for i, a in enumerate(looks) for b in looks[:i]) > 8
-    with pytest.raises(ValueError, match="JPEG"):
-        look_of(b"no image")
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3])
