@@ -15,7 +15,7 @@ from sseg_core.data.sources import PAIRS
 from sseg_core.draft import Draft
 from sseg_core.errors import ConfigError, did_you_mean, printable
 from sseg_core.stages.earlier_shards import SHARD_TABLE, open_parts, take_up
-from sseg_core.stages.pack_urls import open_urls, table_of
+from sseg_core.stages.pack_urls import open_redcaps_urls, open_urls, table_of
 from sseg_core.stages.pairs_packer import PairsPacker, identity_of
 from sseg_core.tracking import SILENT, Progress
 
@@ -81,6 +81,9 @@ def open_packer(
         return open_parts(argument, store)
     if kind == "urls":
         return open_urls(argument, config, retry_failed=retry_failed)
+    if kind == "redcaps":
+        folder = store.root / ".downloads"
+        return open_redcaps_urls(argument, config, folder, progress, retry_failed=retry_failed)
     if kind == "pairs" or config.source == "toyworld":
         # It brings torch along, which takes seconds and which the others do without.
         from sseg_core.stages.pack_samples import open_pairs, open_toyworld

@@ -12,10 +12,11 @@ from sseg_core.config import DownloadConfig
 from sseg_core.data.fetch.outcomes import TABLE, read_outcomes
 from sseg_core.data.fetch.plan import DownloadPlan, expected_bytes
 from sseg_core.data.fetch.tally import Tally
-from sseg_core.data.fetch.url_list import UrlList, UrlRow, open_url_list
+from sseg_core.data.fetch.url_list import UrlList, UrlRow, open_redcaps, open_url_list
 from sseg_core.data.fetch.url_shard import ShardTask
 from sseg_core.data.fetch.workers import fetch_shards
 from sseg_core.data.keys import safe_key
+from sseg_core.data.sources import PAIRS
 from sseg_core.device import available_cores
 from sseg_core.draft import Draft
 from sseg_core.errors import ConfigError, printable
@@ -166,6 +167,40 @@ def open_urls(argument: str, config: DownloadConfig, *, retry_failed: bool) -> U
     name = safe_key(file.name.partition(".")[0])[:56]
     images = min(config.limit or urls.length, urls.length)
     return UrlPacker(name, urls, images, retry_failed, f"URLs of {printable(file.name)}")
+
+
+def open_redcaps_urls(
+    argument: str,
+    config: DownloadConfig,
+    folder: Path,
+    progress: Progress,
+    *,
+    retry_failed: bool,
+) -> UrlPacker:
+    """Return what packs RedCaps: the first 11 million images, as in the paper, or `limit`.
+
+    Args:
+        argument: the archive of its annotations; empty to fetch it.
+        config: its `limit`.
+        folder: where the archive is kept when it is fetched, for other parts and retries.
+        progress: is told of the fetching.
+        retry_failed: see `UrlPacker`.
+
+    Raises:
+        DataError: the archive cannot be fetched or read.
+    """
+    (source,) = (source for source in PAIRS if source.name == "redcaps")
+    assert source.annotations is not None
+    file = Path(argument).expanduser()
+    if not argument:
+        from sseg_core.data.fetch.big_file import fetch_file
+
+        file = folder / source.annotations.name
+        fetch_file(source.annotations, file, progress)
+    progress.message(f"reading {printable(file)}")
+    urls = open_redcaps(file)
+    images = min(config.limit or source.limit or urls.length, urls.length)
+    return UrlPacker(source.name, urls, images, retry_failed, source.contents)
 
 
 def table_of(shard: str) -> str:

@@ -133,6 +133,8 @@ def test_a_run_leaves_curves_and_facts(store: ArtifactStore) -> None:
     assert {"loss", "lr", "images_s", "wait", "memory", "scale"} <= set(notes.fields)
     assert notes.messages[0] == "masks toyworld:v1, pairs toyworld:v1"
     assert [parent.kind for parent in made.manifest.parents] == ["masks", "pairs"]
+    pairs = store.find("toyworld", "pairs")
+    assert stats["data"] == {pairs.reference: pairs.manifest.stats["fingerprint"]}
 
 
 def test_micro_batches_train_alike(store: ArtifactStore) -> None:

@@ -24,6 +24,7 @@ _URLS = ("url", "image_url", "img_url", "urls", "link", "src", "image")
 _CAPTIONS = ("caption", "captions", "text", "alt_text", "alt", "title", "raw_caption")
 _SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet")
 _MAX_FIELD = 2**20  # characters of a cell, or of a line of JSON
+_MAX_ANNOTATIONS = 2**31  # bytes of one file of RedCaps
 _HINT = (
     "A .tsv or .csv with a column of URLs and one of captions, a .jsonl with such fields, or a "
     ".parquet; name other columns with --set fetch.url_column=NAME and fetch.caption_column=NAME."
@@ -106,9 +107,12 @@ def open_redcaps(file: Path) -> UrlList:
     def rows() -> Iterator[UrlRow]:
         with zipfile.ZipFile(file) as archive:
             for name in sorted(archive.namelist()):
-                if name.endswith(".json"):
-                    for record in json.loads(archive.read(name))["annotations"]:
-                        yield _row(record.get("url"), record.get("caption"))
+                if not name.endswith(".json"):
+                    continue
+                if archive.getinfo(name).file_size > _MAX_ANNOTATIONS:
+                    raise ValueError("a file of annotations is too large")
+                for record in json.loads(archive.read(name))["annotations"]:
+                    yield _row(record.get("url"), record.get("caption"))
 
     try:
         length = sum(1 for _ in rows())
