@@ -164,7 +164,10 @@ class Draft:
 def noted(folder: Path) -> list[str]:
     """Return the names of the files that have a note in a working folder, sorted."""
     done = folder / "done"
-    notes = (path.relative_to(done).as_posix() for path in done.rglob("*.json"))
+    try:
+        notes = [path.relative_to(done).as_posix() for path in done.rglob("*.json")]
+    except FileNotFoundError:  # another process has published, and cleans up
+        return []
     return sorted(note.removesuffix(".json") for note in notes)
 
 

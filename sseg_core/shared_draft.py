@@ -42,10 +42,16 @@ class SharedDraft(Draft):
             self._claims = folder / "claims"
             self._claims.mkdir(exist_ok=True)
             self._older = frozenset(versions_in(folder.parent))
+            # The same command, begun anew after this draft was published, makes a folder of the
+            # same name.
+            self._inode = self.path.stat().st_ino
 
     def is_open(self) -> bool:
         """Tell whether there still is something to make; False once it was published."""
-        return self.path.is_dir()
+        try:
+            return self.path.stat().st_ino == self._inode
+        except FileNotFoundError:
+            return False
 
     def claim(self, relative: str) -> FileLock | None:
         """Return the lock of a file that is to be made, or None where there is nothing to do.

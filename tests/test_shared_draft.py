@@ -75,6 +75,20 @@ def test_the_first_publishes_and_the_others_return_its_artifact(store: ArtifactS
     assert two.publish({}).reference == "toy:v1"
 
 
+def test_the_same_command_begun_anew_is_another_draft(store: ArtifactStore) -> None:
+    """Whoever still has the old one sees that it was published, though the folder is there again."""
+    old, other = open_draft(store), open_draft(store)
+    write(old, "x")
+    first = old.publish({})
+    new = open_draft(store)
+    assert new.path == other.path
+    assert not other.is_open()
+    assert other.claim("y") is None
+    assert other.published() == first
+    assert new.is_open()
+    assert new.claim("x") is not None
+
+
 def test_a_publisher_killed_before_it_cleaned_up_does_no_harm(store: ArtifactStore) -> None:
     """The others find the version all the same, and the next run of the command begins anew."""
     one, two = open_draft(store), open_draft(store)

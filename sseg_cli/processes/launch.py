@@ -45,6 +45,9 @@ FAILURE_GRACE_S = 5.0
 START_S: Final = 60.0
 """How long the processes may take to import torch, at most."""
 
+IDLE_S: Final = 2.0
+"""After Ctrl-C or SIGTERM, how long torch may be about to start its processes."""
+
 POLL_S: Final = 0.1
 RESUMES: Final = "Run the same command: it resumes from its last step checkpoint."
 ELSEWHERE: Final = "If another node shows an error as well, the first of them is the cause."
@@ -116,6 +119,7 @@ def _watch(
     begin = time.monotonic()
     deadline = float("inf")
     noticed: set[str] = set()
+    last_busy = begin
     while elastic not in wait([elastic], POLL_S).done:
         pids = read_pids(folder)
         alive = [pid for pid in pids.values() if _is_alive(pid)]
@@ -138,7 +142,9 @@ def _watch(
             for pid in alive:
                 _send(pid, signal.SIGKILL)
         ends = signal.SIGTERM in received or signal.SIGINT in received
-        if ends and not multiprocessing.active_children():
+        if not ends or multiprocessing.active_children():
+            last_busy = time.monotonic()
+        elif time.monotonic() - last_busy > IDLE_S:
             return  # still waiting for other nodes
         # torch waits without end for a program at the port that is not its own.
         if not pids and time.monotonic() - begin > rendezvous.TIMEOUT_S + START_S:

@@ -23,7 +23,12 @@ from sseg_core.errors import ConfigError, printable
 from sseg_core.stages.pairs_packer import parts_of, shard_name
 from sseg_core.tracking import Progress
 
-_MEND = "Ask again for those that failed with --retry-failed"
+_MENDS = {
+    "": "Ask again for those that failed with --retry-failed",
+    "private address": "If the list is of your own network, --set fetch.private_addresses=true",
+    "host not found": "Check this machine's connection, and ask again with --retry-failed",
+    "bad line": "Name the columns with --set fetch.url_column=NAME and fetch.caption_column=NAME",
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class UrlPacker:
         images: how many of its rows are taken.
         retry_failed: whether rows of finished shards that failed are asked for again.
         contents: what it is, in a few words.
+        licence: likewise, where it is known.
+        terms: address of the page with the terms.
     """
 
     name: str
@@ -43,6 +50,8 @@ class UrlPacker:
     images: int
     retry_failed: bool
     contents: str
+    licence: str = ""
+    terms: str = ""
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -62,6 +71,8 @@ class UrlPacker:
             self.contents,
             "the web",
             folder,
+            licence=self.licence,
+            terms=self.terms,
             images=images,
             disk_bytes=expected_bytes(images, config),
         )
@@ -91,7 +102,7 @@ class UrlPacker:
             draft.commit(table_of(shard))
             draft.commit(shard, tally.note())
             total.add(tally)
-            total.check(length, config.min_success, _MEND)
+            total.check(length, config.min_success, _MENDS)
 
         wanted = [shard for shard in parts if shard not in earlier or shard in again]
         if wanted:
@@ -102,7 +113,7 @@ class UrlPacker:
                 done=done,
                 advance=shown.advance,
             )
-        total.check(length, config.min_success, _MEND)
+        total.check(length, config.min_success, _MENDS)
         return tuple(parts)
 
     def _tasks(
@@ -200,7 +211,9 @@ def open_redcaps_urls(
     progress.message(f"reading {printable(file)}")
     urls = open_redcaps(file)
     images = min(config.limit or source.limit or urls.length, urls.length)
-    return UrlPacker(source.name, urls, images, retry_failed, source.contents)
+    return UrlPacker(
+        source.name, urls, images, retry_failed, source.contents, source.licence, source.terms
+    )
 
 
 def table_of(shard: str) -> str:

@@ -11,7 +11,7 @@ from sseg_core.data.shards import Sample
 from sseg_core.errors import DataError
 
 _EXAMPLES = 5  # names kept per reason
-_MEND = "Mend them and run the same command again"
+_MENDS = {"": "Mend them and run the same command again"}
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,13 @@ class Tally:
         else:
             self.add(Tally(skipped=Counter([item.reason]), examples={item.reason: [item.name]}))
 
-    def check(self, length: int, min_success: float, mend: str = _MEND) -> None:
+    def check(self, length: int, min_success: float, mends: Mapping[str, str] = _MENDS) -> None:
         """Raise once fewer than the least share of all `length` samples can be usable, or none.
 
         Args:
             length: samples, those to come among them.
             min_success: share of these, 0 to 1.
-            mend: what the user can do, as the beginning of a sentence.
+            mends: what the user can do, by reason, "" for others, as the beginning of a sentence.
 
         Raises:
             DataError: with the most frequent reason; what was made so far stays in the draft.
@@ -98,5 +98,6 @@ class Tally:
         raise DataError(
             f"{bad:,} of {length:,} images cannot be used, most often because of: {reason} "
             f"({count:,}, for example {self.examples[reason][0]}).",
-            mend + (", or allow it with --min-success 0." if bad < length else "."),
+            mends.get(reason, mends[""])
+            + (", or allow it with --min-success 0." if bad < length else "."),
         )

@@ -69,7 +69,7 @@ def _fetch(handler: Handler, path: str = "/a.jpg", **options: Any) -> bytes | st
         ("HTTP/1.1 200 OK\nContent-Length: 2000000000", BODY, "too large"),
         ("HTTP/1.0 200 OK", bytes(200_000), "too large"),
         ("HTTP/1.1 200 OK\nContent-Length: x", BODY, "connection lost"),
-        ("HTTP/1.1 206 Partial\nContent-Range: bytes 5-9/10\nContent-Length: 5", b"12345", "http 206"),
+        ("HTTP/1.1 206 Part\nContent-Range: bytes 5-9/10\nContent-Length: 5", b"12345", "http 206"),
         ("HTTP/1.1 404 No\nContent-Length: 0", b"", "http 404"),
         ("HTTP/1.1 200 OK\nContent-Type: text/html\nContent-Length: 4", b"<ht>", "unsupported"),
         ("HTTP/1.1 200 OK\nX-Robots-Tag: noai\nContent-Length: 4", b"1234", "opted out"),
