@@ -142,7 +142,7 @@ def _stem(name: str) -> str:
     return Path(name).stem
 
 
-class _OnlyHttp(urllib.request.HTTPRedirectHandler):
+class OnlyHttp(urllib.request.HTTPRedirectHandler):
     """Follows a few redirects, to http and https alone."""
 
     max_redirections = 5
@@ -156,6 +156,7 @@ class _OnlyHttp(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
+        """Return the request to the new address, if that is http or https."""
         if urlsplit(newurl).scheme.lower() not in {"http", "https"}:
             raise urllib.error.URLError(f"it leads to {printable(newurl)}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -165,7 +166,7 @@ def _fetched(url: str, max_bytes: int, timeout: float) -> bytes:
     request = urllib.request.Request(url, headers={"User-Agent": "sseg", "Accept": "image/*"})  # noqa: S310 - checked
     deadline = time.monotonic() + 10 * timeout
     try:
-        with urllib.request.build_opener(_OnlyHttp).open(request, timeout=timeout) as answer:
+        with urllib.request.build_opener(OnlyHttp).open(request, timeout=timeout) as answer:
             kind = answer.headers.get_content_type()
             if kind.startswith("text/"):
                 problem = f"is no image: the server sent {printable(kind)}"
