@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,7 +39,7 @@ def sources_json() -> dict[str, Any]:
         _entry(
             "benchmark",
             s,
-            sum(part.file.bytes or 0 for part in s.parts) or None,
+            None if any(part.file.bytes is None for part in s.parts) else _bytes(s),
             ", ".join(dict.fromkeys(_host(part.file.url) for part in s.parts)),
         )
         for s in BENCHMARKS
@@ -108,6 +109,25 @@ def show_download_plan(plan: DownloadPlan, *, as_json: bool, **more: Any) -> Non
         console.print(Text(f"  {visible(note)}"))
 
 
+def show_fetched(facts: Mapping[str, Any], next_steps: Sequence[str], *, as_json: bool) -> None:
+    """Print what was fetched outside of the store, and what comes next."""
+    if as_json:
+        show_json(facts)
+        return
+    console = stdout()
+    console.print(facts_table({name: _shown(name, value) for name, value in facts.items()}))
+    for step in next_steps:
+        console.print(Text.assemble("next: ", (step, "bold")))
+
+
+def _shown(name: str, value: Any) -> Any:
+    if name == "bytes":
+        return size_text(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {count:,}" for key, count in value.items())
+    return ", ".join(value) if isinstance(value, list) else value
+
+
 def _entry(
     kind: str, source: PairSource | BenchmarkSource | WeightSource, size: int | None, origin: str
 ) -> dict[str, Any]:
@@ -120,6 +140,10 @@ def _entry(
         "terms": source.terms,
         "from": origin,
     }
+
+
+def _bytes(source: BenchmarkSource) -> int:
+    return sum(part.file.bytes or 0 for part in source.parts)
 
 
 def _host(url: str) -> str:

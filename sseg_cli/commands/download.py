@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,11 @@ from sseg_cli.options import (
     configured,
     settings_of,
 )
+
+if TYPE_CHECKING:
+    from sseg_core.artifacts import ArtifactStore
+    from sseg_core.config import DownloadConfig
+    from sseg_core.data.sources import BenchmarkSource, WeightSource
 
 EXAMPLES = """Examples:
 
@@ -84,9 +89,9 @@ def download(
     Captioned images become shards of a pairs artifact; unusable ones are skipped and counted by
     reason. The same command run again goes on where an interrupted one stopped.
     """
-    from sseg_cli.console import show_artifact, show_progress
-    from sseg_cli.sources import show_download_plan, show_sources
+    from sseg_cli.sources import show_sources
     from sseg_core.config import DownloadConfig
+    from sseg_core.data.sources import BENCHMARKS, WEIGHTS
 
     if list_:
         show_sources(as_json=as_json)
@@ -101,18 +106,110 @@ def download(
         min_success=min_success,
     )
     store = settings_of(context).open_store()
+    kind, _, argument = source.partition(":")
+    benchmark = next((known for known in BENCHMARKS if known.name == kind), None)
+    weights = next((known for known in WEIGHTS if known.name == kind), None)
+    if benchmark is None and weights is None:
+        _pairs(configuration, store, name, retry_failed=retry_failed, as_json=as_json, plan=dry_run)
+        return
+    if retry_failed or {limit, part, min_success, name} != {None}:
+        raise typer.BadParameter(
+            f"{kind} is no set of captioned images: only --root, --dry-run and --json go with it."
+        )
+    if benchmark is not None:
+        folder = Path("sseg-data", benchmark.folder) if root is None else root
+        _benchmark(benchmark, folder, argument, store, as_json=as_json, plan=dry_run)
+    elif weights is not None:
+        _weights(weights, argument, as_json=as_json, plan=dry_run)
+
+
+def _pairs(
+    config: DownloadConfig,
+    store: ArtifactStore,
+    name: str | None,
+    *,
+    retry_failed: bool,
+    as_json: bool,
+    plan: bool,
+) -> None:
+    from sseg_cli.console import show_artifact, show_progress
+    from sseg_cli.sources import show_download_plan
     from sseg_core.stages import download as stage
 
     with show_progress() as progress:
-        if dry_run:
-            packer = stage.open_packer(configuration, store, progress=progress)
-            plan = packer.plan(configuration, store.root)
+        if plan:
+            packer = stage.open_packer(config, store, progress=progress)
+            planned = packer.plan(config, store.root)
         else:
             artifact = stage.run(
-                configuration, store, name=name, retry_failed=retry_failed, progress=progress
+                config, store, name=name, retry_failed=retry_failed, progress=progress
             )
-    if dry_run:
-        show_download_plan(plan, as_json=as_json, config=configuration.model_dump(mode="json"))
+    if plan:
+        show_download_plan(planned, as_json=as_json, config=config.model_dump(mode="json"))
         return
-    next_step = f"sseg pseudomask --pairs {artifact.manifest.name}"
+    made = artifact.manifest.name
+    next_step = f"sseg pseudomask --pairs {made}"
+    if config.part is not None:
+        whole = made.removesuffix(f"-{config.part.replace('/', 'of')}")
+        next_step = f"the other parts, then sseg download parts:{whole}"
     show_artifact(artifact, next_step, as_json=as_json)
+
+
+def _benchmark(
+    source: BenchmarkSource,
+    root: Path,
+    argument: str,
+    store: ArtifactStore,
+    *,
+    as_json: bool,
+    plan: bool,
+) -> None:
+    from sseg_cli.console import show_progress
+    from sseg_cli.sources import show_download_plan, show_fetched
+    from sseg_core.stages import download_benchmark as stage
+
+    planned = stage.plan(source, root)
+    if plan:
+        show_download_plan(planned, as_json=as_json)
+        return
+    imagenet = Path(argument).expanduser() if argument else None
+    with show_progress() as progress:
+        progress.message(planned.sentence())
+        planned.check_space()
+        made = stage.run(source, root, store=store, imagenet=imagenet, progress=progress)
+    facts = {
+        "kind": "benchmark",
+        "name": made.name,
+        "root": str(made.root),
+        "images": made.images,
+        "fetched": list(made.fetched),
+    }
+    steps = [f"sseg eval --benchmark {name} --root {made.root}" for name in made.images]
+    show_fetched(facts, steps, as_json=as_json)
+
+
+def _weights(source: WeightSource, argument: str, *, as_json: bool, plan: bool) -> None:
+    from sseg_cli.console import show_progress
+    from sseg_cli.sources import show_download_plan, show_fetched
+    from sseg_core.stages import download_weights as stage
+
+    file = Path(argument).expanduser() if argument else None
+    planned = stage.plan(source, file)
+    if plan:
+        show_download_plan(planned, as_json=as_json)
+        return
+    with show_progress() as progress:
+        progress.message(planned.sentence())
+        progress.message(f"licence: {source.licence}; terms: {source.terms}")
+        planned.check_space()
+        made = stage.run(source, file, progress=progress)
+    facts = {
+        "kind": "weights",
+        "name": made.name,
+        "repository": made.repository,
+        "files": [str(path) for path in made.files],
+        "bytes": made.bytes,
+        "sha256": made.sha256,
+        "from": made.origin,
+    }
+    show_fetched(facts, [], as_json=as_json)

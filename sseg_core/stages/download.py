@@ -11,10 +11,11 @@ from sseg_core.artifacts import Artifact, ArtifactStore
 from sseg_core.config import DownloadConfig
 from sseg_core.data.fetch.duplicates import count_duplicates
 from sseg_core.data.fetch.tally import Tally
-from sseg_core.data.sources import PAIRS
+from sseg_core.data.sources import BENCHMARKS, PAIRS, WEIGHTS
 from sseg_core.draft import Draft
 from sseg_core.errors import ConfigError, did_you_mean, printable
 from sseg_core.stages.earlier_shards import SHARD_TABLE, open_parts, take_up
+from sseg_core.stages.pack_hub import open_hub
 from sseg_core.stages.pack_urls import open_redcaps_urls, open_urls, table_of
 from sseg_core.stages.pairs_packer import PairsPacker, identity_of
 from sseg_core.tracking import SILENT, Progress
@@ -81,6 +82,8 @@ def open_packer(
         return open_parts(argument, store)
     if kind == "urls":
         return open_urls(argument, config, retry_failed=retry_failed)
+    if kind == "hf" or any(config.source == s.name for s in PAIRS if s.repository):
+        return open_hub(config)
     if kind == "redcaps":
         folder = store.root / ".downloads"
         return open_redcaps_urls(argument, config, folder, progress, retry_failed=retry_failed)
@@ -90,7 +93,8 @@ def open_packer(
 
         return open_pairs(argument, config) if kind == "pairs" else open_toyworld(config)
     known = ("toyworld", "pairs:FILE", "urls:FILE", "hf:ORG/NAME", "parts:NAME")
-    hint = did_you_mean(kind, (*known, *(source.name for source in PAIRS)))
+    names = (source.name for source in (*PAIRS, *BENCHMARKS, *WEIGHTS))
+    hint = did_you_mean(kind, (*known, *names))
     raise ConfigError(f"There is no source {printable(config.source)!r}.", hint)
 
 

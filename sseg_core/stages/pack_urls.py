@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sseg_core.artifacts import Artifact
 from sseg_core.config import DownloadConfig
+from sseg_core.data.fetch.big_file import fetch_file
 from sseg_core.data.fetch.outcomes import TABLE, read_outcomes
 from sseg_core.data.fetch.plan import DownloadPlan, expected_bytes
 from sseg_core.data.fetch.tally import Tally
@@ -204,8 +205,6 @@ def open_redcaps_urls(
     assert source.annotations is not None
     file = Path(argument).expanduser()
     if not argument:
-        from sseg_core.data.fetch.big_file import fetch_file
-
         file = folder / source.annotations.name
         fetch_file(source.annotations, file, progress)
     progress.message(f"reading {printable(file)}")
