@@ -13,17 +13,16 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import lzma
 import re
 import tarfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
+from sseg_core.data.tar_files import tar_files
 from sseg_core.data.urls import open_shard
 from sseg_core.errors import DataError
 
@@ -32,7 +31,7 @@ MASK = "mask.png"
 
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _MAX_MEMBER_BYTES = 2**28  # a compressed shard may hold members that fill the memory
-_IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm")
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm")
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def read_shard(shard: Path | str, skipped: Counter[str] | None = None) -> Iterat
     """
     counts = Counter() if skipped is None else skipped
     for group in _groups(shard, counts):
-        extension = next((e for e in _IMAGES if e in group), None)
+        extension = next((e for e in IMAGE_EXTENSIONS if e in group), None)
         if extension is None:
             counts["no image"] += 1
             continue
@@ -200,51 +199,13 @@ def _groups(shard: Path | str, skipped: Counter[str]) -> Iterator[dict[str, Any]
 
 
 def _members(stream: IO[bytes], skipped: Counter[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield the regular files of a tar with safe names.
-
-    webdataset's own reader takes a damaged header for the end of the shard, and loses what
-    follows without a word.
-    """
-    ended = in_damage = False
-
-    class Header(tarfile.TarInfo):
-        @classmethod
-        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-            nonlocal ended, in_damage
-            try:
-                header = super().frombuf(buf, encoding, errors)
-            except tarfile.HeaderError:
-                if buf and not any(buf):
-                    ended = True  # blocks of zeros end a tar
-                elif len(buf) == tarfile.BLOCKSIZE and not in_damage:
-                    # The blocks of the damaged member's content look like damaged headers too.
-                    skipped["damaged member"] += 1
-                    in_damage = True
-                raise
-            ended = in_damage = False
-            return header
-
-    try:
-        # What is no header is passed over in search of the next one.
-        with tarfile.open(fileobj=stream, mode="r|*", ignore_zeros=True, tarinfo=Header) as tar:
-            for entry in tar:
-                tar.members = []  # type: ignore[attr-defined]  # it would remember all of them
-                if not entry.isreg():
-                    continue
-                if entry.size > _MAX_MEMBER_BYTES:
-                    skipped["too large"] += 1
-                    continue
-                key, _, extension = entry.name.partition(".")
-                if not (_KEY.fullmatch(key) and extension):
-                    skipped["unsafe name"] += 1
-                    continue
-                content = tar.extractfile(entry)
-                assert content is not None  # it is a regular file
-                yield entry.name, content.read()
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError):
-        ended = False
-    if not ended:
-        skipped["truncated shard"] += 1
+    """Yield the regular files of a tar with safe names."""
+    for name, content in tar_files(stream, skipped, max_member_bytes=_MAX_MEMBER_BYTES):
+        key, _, extension = name.partition(".")
+        if _KEY.fullmatch(key) and extension:
+            yield name, content
+        else:
+            skipped["unsafe name"] += 1
 
 
 def _captions(content: bytes) -> tuple[str, ...]:

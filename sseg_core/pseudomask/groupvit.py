@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from sseg_core.checkpoint import load_tensors, read_tensors
 from sseg_core.config import PseudomaskConfig
+from sseg_core.data.fetch.hub_files import WEIGHT_NAMES, cached_file, fetch_file
 from sseg_core.errors import ArtifactError, ConfigError
-from sseg_core.pseudomask.hub import WEIGHT_NAMES, cached_file, fetch_file
 
 REPOSITORIES = {
     "groupvit": "nvidia/groupvit-gcc-yfcc",

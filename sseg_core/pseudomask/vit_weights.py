@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sseg_core.data.fetch.hub_files import WEIGHT_NAMES, cached_download, cached_file, fetch_file
 from sseg_core.errors import ArtifactError
 from sseg_core.models.supervision import pretrained_source
-from sseg_core.pseudomask.hub import WEIGHT_NAMES, cached_download, cached_file, fetch_file
 
 
 def cached_vit_weights(name: str) -> Path | None:

@@ -10,6 +10,7 @@ from typing import Any
 from sseg_core.artifacts import Artifact, ArtifactStore
 from sseg_core.config import DownloadConfig
 from sseg_core.data.fetch.duplicates import count_duplicates
+from sseg_core.data.fetch.plan import DownloadPlan
 from sseg_core.data.fetch.tally import Tally
 from sseg_core.data.sources import BENCHMARKS, PAIRS, WEIGHTS
 from sseg_core.draft import Draft
@@ -34,7 +35,7 @@ def run(
     `shards.json` of the artifact tells what became of the samples of each shard. Stats: `images`,
     `captions`, `bytes` of the images, `shards`, `skipped` by reason, up to five names of skipped
     `examples` for each, and `fingerprint`, a digest of what the shards hold; of URLs also
-    `duplicates`.
+    `duplicates`; where they are known, `licence` and `terms`.
 
     Args:
         config: what is packed, and how.
@@ -60,8 +61,10 @@ def run(
         plan.check_space(sum(note.get("bytes", 0) for note in draft.finished.values()))
         if retry_failed:
             take_up(draft, store, name, identity, progress)
+        if plan.licence:
+            progress.message(f"licence: {plan.licence}; terms: {plan.terms or plan.origin}")
         shards = packer.pack(config, draft, progress)
-        return _publish(draft, shards, progress)
+        return _publish(draft, shards, plan, progress)
 
 
 def open_packer(
@@ -98,7 +101,9 @@ def open_packer(
     raise ConfigError(f"There is no source {printable(config.source)!r}.", hint)
 
 
-def _publish(draft: Draft, shards: Sequence[str], progress: Progress) -> Artifact:
+def _publish(
+    draft: Draft, shards: Sequence[str], plan: DownloadPlan, progress: Progress
+) -> Artifact:
     tallies = {shard: Tally.from_note(draft.finished[shard]) for shard in shards}
     text = json.dumps({shard: tally.note() for shard, tally in tallies.items()}, indent=1)
     draft.partial(SHARD_TABLE).write_text(text, encoding="utf-8")
@@ -107,6 +112,11 @@ def _publish(draft: Draft, shards: Sequence[str], progress: Progress) -> Artifac
         **Tally.of(tallies.values()).note(),
         "shards": len(shards),
         "fingerprint": _fingerprint(draft, shards),
+        **{
+            name: value
+            for name, value in (("licence", plan.licence), ("terms", plan.terms))
+            if value
+        },
     }
     tables = [draft.path / table_of(shard) for shard in shards]
     if tables and tables[0].exists():

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sseg_core.data.images import ImageError
 from sseg_core.data.captions_file import Pair, image_path, read_pairs
+from sseg_core.data.images import ImageError
 from sseg_core.errors import DataError
 
 EXPECTED = [

@@ -20,10 +20,10 @@ from safetensors.torch import save, save_file
 from torch import Tensor
 
 from sseg_core.config import PseudomaskConfig
+from sseg_core.data.fetch.hub_files import WEIGHT_NAMES, fetch_file
 from sseg_core.errors import ArtifactError
 from sseg_core.models.backbone_weights import load_timm_weights
 from sseg_core.pseudomask.features import build_features, weights_at_hand
-from sseg_core.pseudomask.hub import WEIGHT_NAMES, fetch_file
 
 TINY = "test_vit"
 REPOSITORY = "timm/test_vit.r160_in1k"  # where timm has the weights of it

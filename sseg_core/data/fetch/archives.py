@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -11,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO
+from typing import IO, Self
 
 from sseg_core.errors import DataError, printable
 from sseg_core.tracking import Progress
@@ -19,6 +21,12 @@ from sseg_core.tracking import Progress
 _CHUNK_BYTES = 2**20
 _LONGEST_NAME = 240  # bytes; file systems take 255
 _UNPACKING = ".unpacking"
+_MAX_NOTE_BYTES = 2**20
+_NOTES = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
+"""Kinds of members that tell a long name or other facts of the next one."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +99,11 @@ def unpack(
                     written.write(part)
             progress.advance()
         _move(work, into)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as e:
-        raise _damaged(archive) from e
-    except RuntimeError as error:  # zipfile's word for a password
-        raise _refused(name, "is encrypted") from error
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
+        raise _damaged(archive) from error
+    # The rest of what tarfile and zipfile raise where a damaged field means something else.
+    except (EOFError, ValueError, RuntimeError, IndexError, struct.error, MemoryError) as error:
+        raise _damaged(archive) from error
     except OSError as error:
         if error.errno is None:
             raise _damaged(archive) from error
@@ -120,12 +129,14 @@ def _files(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 kind = stat.S_IFMT(entry.external_attr >> 16)
                 if entry.is_dir():
                     continue
+                if entry.flag_bits & 1:
+                    raise _refused(printable(archive.name), "is encrypted")
                 if kind not in {0, stat.S_IFREG}:
                     raise _refused(printable(archive.name), "holds a link or a device")
                 with opened.open(entry) as stream:
                     yield entry.filename, stream
         return
-    with tarfile.open(archive, "r:*") as tar:
+    with tarfile.open(archive, "r:*", tarinfo=_Header) as tar:
         for member in tar:
             tar.members = []  # type: ignore[attr-defined]  # it would remember all of them
             if member.isdir():
@@ -136,6 +147,30 @@ def _files(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
             content = tar.extractfile(member)
             assert content is not None  # it is a regular file
             yield member.name, content
+        assert tar.fileobj is not None  # it is open
+        while tar.fileobj.read(_CHUNK_BYTES):
+            pass  # what unpacks it checks its digest at the end
+
+
+class _Header(tarfile.TarInfo):
+    """A header that is taken neither for the end of the tar nor for a gigantic name."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Return the header in a block.
+
+        Raises:
+            ReadError: it is damaged, or the tar was cut short before it.
+        """
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise  # zeros: the end
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+        if header.type in _NOTES and header.size > _MAX_NOTE_BYTES:
+            raise tarfile.ReadError("a name of megabytes")
+        return header
 
 
 def _checked(path: str, archive: str) -> PurePosixPath:

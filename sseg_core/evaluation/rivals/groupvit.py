@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from sseg_core.artifacts import Artifact
 from sseg_core.checkpoint import load_tensors, read_tensors
+from sseg_core.data.fetch.hub_files import WEIGHT_NAMES, fetch_file
 from sseg_core.data.images import RGBImage
 from sseg_core.errors import ArtifactError, ConfigError
 from sseg_core.evaluation.rivals.rival import Prediction
@@ -36,7 +37,6 @@ from sseg_core.inference.pamr import refine_window
 from sseg_core.inference.small_classes import without_small
 from sseg_core.inference.view import View
 from sseg_core.inference.vocabulary import Vocabulary
-from sseg_core.pseudomask.hub import WEIGHT_NAMES, fetch_file
 from sseg_core.text.templates import TEMPLATE_SETS
 
 KIND = "groupvit"

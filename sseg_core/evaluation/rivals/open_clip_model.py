@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sseg_core.checkpoint import load_tensors, read_tensors
+from sseg_core.data.fetch.hub_files import fetch_file
 from sseg_core.errors import ArtifactError, ConfigError, did_you_mean
-from sseg_core.pseudomask.hub import fetch_file
 
 DEFAULT_WEIGHTS = "openai"
 """The weights of Radford et al. (2021), as in S-Seg App. A.3."""
