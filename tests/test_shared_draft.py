@@ -76,7 +76,7 @@ def test_the_first_publishes_and_the_others_return_its_artifact(store: ArtifactS
 
 
 def test_the_same_command_begun_anew_is_another_draft(store: ArtifactStore) -> None:
-    """Whoever still has the old one sees that it was published, though the folder is there again."""
+    """Whoever has the old one sees that it was published, though the folder is there again."""
     old, other = open_draft(store), open_draft(store)
     write(old, "x")
     first = old.publish({})

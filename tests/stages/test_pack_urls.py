@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gzip
 import io
+import json
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
 import threading
+import time
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +33,9 @@ from sseg_core.config import DownloadConfig, FetchConfig
 from sseg_core.data.fetch.outcomes import Outcome, read_outcomes
 from sseg_core.data.images import decode_image
 from sseg_core.data.shards import read_shard
+from sseg_core.data.sources import PAIRS, RemoteFile
 from sseg_core.errors import ArtifactError, DataError
-from sseg_core.stages import download
+from sseg_core.stages import download, pack_urls
 
 
 def _photo(number: int) -> bytes:
@@ -29,6 +43,32 @@ def _photo(number: int) -> bytes:
     small = Image.fromarray(generator.integers(0, 256, (6, 8, 3), np.uint8))
     stream = io.BytesIO()
     small.resize((160, 120)).save(stream, "JPEG", quality=90)
+    return stream.getvalue()
+
+
+def _bad_body(name: str) -> bytes:
+    """Return what a server of strangers may call a JPEG."""
+    stream = io.BytesIO()
+    if name == "page":
+        return b"<!doctype html><script>alert(1)</script>" * 50
+    if name == "cut":
+        return _photo(1)[:-500]
+    if name == "pixels":  # 50,000 x 50,000 in 90 kB
+        row = zlib.compress(bytes(6251))
+        header = struct.pack(">IIBBBBB", 50_000, 50_000, 1, 0, 0, 0, 0)
+        chunks = ((b"IHDR", header), (b"IDAT", row * 5000), (b"IEND", b""))
+        return b"\x89PNG\r\n\x1a\n" + b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in chunks
+        )
+    if name == "packed":
+        return gzip.compress(bytes(10**7))
+    if name == "program":
+        return b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+    if name == "tiny":
+        Image.new("RGB", (1, 1)).save(stream, "JPEG")
+    if name == "png":
+        Image.new("RGBA", (90, 40), (9, 9, 9, 0)).save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -60,10 +100,22 @@ class Site:
             raise web.HTTPNotFound
         return web.Response(body=_photo(number), content_type="image/jpeg")
 
+    async def _bad(self, request: web.Request) -> web.StreamResponse:
+        name = request.match_info["name"]
+        if name == "endless":
+            response = web.StreamResponse(headers={"Content-Type": "image/jpeg"})
+            await response.prepare(request)
+            with contextlib.suppress(ConnectionError):
+                for _ in range(2000):
+                    await response.write(bytes(10**6))  # 2 GB
+            return response
+        return web.Response(body=_bad_body(name), content_type="image/jpeg")
+
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         app = web.Application()
         app.router.add_get("/{number:\\d+}.jpg", self._answer)
+        app.router.add_get("/bad/{name:.*}", self._bad)
         runner = web.AppRunner(app, access_log=None)
         self._loop.run_until_complete(runner.setup())
         site = web.TCPSite(runner, "0.0.0.0", 0)  # all loopback addresses
@@ -248,3 +300,126 @@ def test_duplicates_are_counted(site: Site, store: ArtifactStore, tmp_path: Path
     artifact = download.run(config, store)
     assert artifact.manifest.stats["images"] == 22
     assert artifact.manifest.stats["duplicates"] == {"exact": 2, "near": 0}
+
+
+BAD = {
+    "page": "unsupported",
+    "cut": "truncated",
+    "pixels": "too large",
+    "packed": "unsupported",
+    "program": "unsupported",
+    "endless": "too large",
+    "nothing": "empty",
+    "tiny": "fetched",
+    "png": "fetched",
+}
+
+
+def test_what_strangers_call_a_jpeg(site: Site, store: ArtifactStore, tmp_path: Path) -> None:
+    """Each costs only itself, and is counted by what is wrong with it; nothing is believed."""
+    names = [*BAD, "\x1b[2Jred", "../../../etc/passwd"]
+    base = site.url(0).rsplit("/", 1)[0]
+    config = _config(tmp_path, site, min_success=0.0, count=1)
+    (tmp_path / "list.tsv").write_text(
+        "url\tcaption\n" + "".join(f"{base}/bad/{name}\twords of {name}\n" for name in names)
+    )
+    config = config.model_copy(
+        update={"fetch": config.fetch.model_copy(update={"max_bytes": 5_000_000})}
+    )
+    artifact = download.run(config, store)
+    found = dict(zip(names, (outcome.outcome for outcome in _outcomes(artifact)), strict=True))
+    assert {name: found[name] for name in BAD} == BAD
+    assert set(_samples(artifact)) == {"000000007", "000000008"}
+    assert not any(
+        "\x1b" in name for names in artifact.manifest.stats["examples"].values() for name in names
+    )
+    made = {path.name for path in artifact.path.rglob("*")}
+    assert made == {*artifact.manifest.files, "manifest.json"}
+
+
+@pytest.mark.slow
+def test_a_kill_loses_what_was_being_written_at_most(
+    site: Site, store: ArtifactStore, tmp_path: Path
+) -> None:
+    """The workers end with their parent; a rerun makes the rest, to the same bytes."""
+    config = _config(tmp_path, site, count=300)
+    command = [
+        sys.executable, "-m", "sseg_cli", "--store", str(store.root), "download", config.source,
+        "--set", "fetch.private_addresses=true", "--set", "fetch.processes=2", "--set",
+        "shard_size=6", "--set", "max_side=64", "--min-success", "0.2", "--set", "fetch.attempts=1",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 60
+    while len(done := list(store.root.glob("pairs/list/.work-*/done/*.tar.json"))) < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(0.5)
+    site.asked.clear()
+    artifact = download.run(config, store)
+    assert site.asked.total() <= 300 - 6 * len(done)
+    whole = download.run(config, ArtifactStore(tmp_path / "other"))
+    assert artifact.manifest.files == whole.manifest.files
+    while _of_session(process.pid):
+        assert time.monotonic() < deadline + 30
+        time.sleep(0.1)
+
+
+def _of_session(session: int) -> list[str]:
+    """Return the processes of a session that are still there."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                found.append(stat.parent.name)
+    return found
+
+
+def test_a_full_disk_is_one_sentence(site: Site, store: ArtifactStore, tmp_path: Path) -> None:
+    """From a worker process; what is finished stays."""
+    config = _config(tmp_path, site, count=40, shard_size=20)
+    own, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most))  # workers inherit it
+    try:
+        with pytest.raises(DataError, match=r"Cannot write .*: file too large"):
+            download.run(config, store)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (own, most))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert download.run(config, store).manifest.stats["images"] == 40
+
+
+def test_redcaps_is_a_list_of_urls(
+    site: Site,
+    store: ArtifactStore,
+    tmp_path: Path,
+    file_server: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its annotations are fetched once, and kept for other parts; the first so many are taken."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for year, numbers in ((2018, range(5, 9)), (2017, range(5))):
+            records = [{"url": site.url(n), "caption": f"post {n}", "author": "x"} for n in numbers]
+            archive.writestr(
+                f"annotations/cats_{year}.json", json.dumps({"info": {}, "annotations": records})
+            )
+    url = file_server.add("/redcaps_v1.0_annotations.zip", stream.getvalue())
+    known = next(source for source in PAIRS if source.name == "redcaps")
+    assert known.annotations is not None
+    source = replace(known, annotations=RemoteFile(f"{url}?dl=1"), limit=7)
+    monkeypatch.setattr(pack_urls, "PAIRS", (source,))
+    options = _config(tmp_path, site).model_copy(update={"source": "redcaps"})
+    parts = [
+        download.run(options.model_copy(update={"part": f"{number}/2"}), store) for number in (1, 2)
+    ]
+    assert len(file_server.asked) == 1
+    captions = [sample.captions[0] for part in parts for sample in _samples(part).values()]
+    assert captions == [f"post {number}" for number in range(7)]
+    assert parts[0].manifest.stats["licence"] == known.licence
+    assert parts[0].manifest.stats["terms"] == "https://redcaps.xyz"
