@@ -179,6 +179,9 @@ def show_artifact(artifact: Artifact, next_step: str, *, as_json: bool) -> None:
     console.print(facts_table(rows))
     for reason, count in artifact.manifest.stats.get("skipped", {}).items():
         console.print(Text(f"  skipped {count}: {visible(str(reason))}", style="yellow"))
+    for kind, count in artifact.manifest.stats.get("duplicates", {}).items():
+        if count:
+            console.print(Text(f"  {count} {kind} duplicates", style="yellow"))
     show_place(artifact)
     if next_step:
         console.print(Text.assemble("next: ", (next_step, "bold")))

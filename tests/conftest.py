@@ -8,6 +8,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,8 @@ class _FileHandler(http.server.BaseHTTPRequestHandler):
         if file.tag:
             self.send_header("ETag", file.tag)
         self.end_headers()
-        self.wfile.write(rest[: file.drops.pop(0)] if file.drops else rest)
+        with suppress(OSError):  # the client has gone
+            self.wfile.write(rest[: file.drops.pop(0)] if file.drops else rest)
         self.close_connection = True
 
     def log_message(self, *_: Any) -> None:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from sseg_core.artifacts import ArtifactStore
 from sseg_core.config import EvalConfig
 from sseg_core.data.fetch.archives import unpack, unpacking
 from sseg_core.data.fetch.big_file import fetch_file
+from sseg_core.data.fetch.partial_file import PartialFile
 from sseg_core.data.fetch.plan import DownloadPlan, size_text
 from sseg_core.data.sources import BenchmarkSource, Part
-from sseg_core.errors import DataError, printable
+from sseg_core.errors import ConfigError, DataError, printable
 from sseg_core.evaluation.benchmarks.registry import open_benchmark
+from sseg_core.stages.imagenet_s_images import missing_images, place_images
 from sseg_core.tracking import SILENT, Progress
 
 RECORD = "SOURCES.json"
@@ -26,7 +29,6 @@ RECORD = "SOURCES.json"
 
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 _ARCHIVE_FOLDER = ".downloads"
-_VALIDATION = "validation"
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,15 @@ class FetchedBenchmark:
 
 
 def plan(source: BenchmarkSource, root: Path) -> DownloadPlan:
-    """Return what `run` takes, before it starts."""
+    """Return what `run` still takes, before it starts."""
     missing = [part for part in source.parts if not _is_there(part, root)]
-    sizes = [part.file.bytes for part in missing]
-    known = sum(size for size in sizes if size)
+    known = [part for part in missing if part.file.bytes is not None]
+    left = sum((part.file.bytes or 0) - _come(part, root) for part in known)
     # One archive at a time is there beside what is unpacked, and then removed.
+    largest = max(((part.file.bytes or 0) - _come(part, root) for part in known), default=0)
     unpacked = sum(part.unpacked or part.file.bytes or 0 for part in missing)
     notes = [
-        f"{printable(part.file.name)}: {_state(part, missing)}, from {part.file.url}"
+        f"{printable(part.file.name)}: {_state(part, root)}, from {part.file.url}"
         for part in source.parts
     ]
     if source.needs:
@@ -67,8 +70,8 @@ def plan(source: BenchmarkSource, root: Path) -> DownloadPlan:
         licence=source.licence,
         terms=source.terms,
         images=sum(count for _, count in source.evaluates) or None,
-        download_bytes=known or None,
-        disk_bytes=unpacked + max((size or 0 for size in sizes), default=0) or None,
+        download_bytes=left or None,
+        disk_bytes=unpacked + largest or None,
         notes=tuple(notes),
     )
 
@@ -91,26 +94,35 @@ def run(
         progress: is told of the megabytes and files.
 
     Raises:
+        ConfigError: `imagenet` is given for a source that needs nothing of the user's.
         DataError: a file cannot be had or unpacked, or what is there then is not the benchmark.
     """
-    if source.needs and imagenet is None and not all(_is_there(p, root) for p in source.parts):
+    if imagenet is not None and not source.needs:
+        raise ConfigError(
+            f"{source.name} needs no folder {printable(imagenet)} of yours.",
+            f"Leave it out; where it goes is said with --root DIR: sseg download {source.name}",
+        )
+    if imagenet is None and source.needs and not _is_complete(source, root):
         raise DataError(
             f"{source.name} needs {source.needs}, which you have to bring.",
             f"Give their folder: sseg download {source.name}:DIR",
         )
+    if imagenet is not None and not imagenet.is_dir():
+        raise DataError(f"There is no folder {printable(imagenet, None)}.", "Check the path.")
     progress.message(f"licence: {source.licence}; terms: {source.terms}")
-    fetched = []
-    for part in source.parts:
-        if not _is_there(part, root):
-            _fetch(part, root, progress)
-            _record(source, part, root)
-            fetched.append(part.file.name)
-    if imagenet is not None:
-        _place_images(root, imagenet, progress)
+    fetched = _fetch_missing(source, root, progress)
+    if imagenet is not None and (wanted := missing_images(root)):
+        with _alone(root, progress):
+            place_images(wanted, imagenet, progress)
     images = {
-        name: _checked(name, count, root, store, progress) for name, count in source.evaluates
+        name: _checked(name, count, source, root, store=store, progress=progress)
+        for name, count in source.evaluates
     }
-    return FetchedBenchmark(source.name, root, images, tuple(fetched))
+    return FetchedBenchmark(source.name, root, images, fetched)
+
+
+def _is_complete(source: BenchmarkSource, root: Path) -> bool:
+    return all(_is_there(part, root) for part in source.parts) and not missing_images(root)
 
 
 def _is_there(part: Part, root: Path) -> bool:
@@ -120,23 +132,79 @@ def _is_there(part: Part, root: Path) -> bool:
     )
 
 
-def _fetch(part: Part, root: Path, progress: Progress) -> None:
-    name = part.file.name
-    if not name.endswith(_ARCHIVES):
-        fetch_file(part.file, root / part.into / name, progress)
-        return
-    archive = root / _ARCHIVE_FOLDER / name
+def _archive(part: Part, root: Path) -> Path:
+    """Return where the file of a part lies until it is in its place."""
+    return root / _ARCHIVE_FOLDER / part.file.name
+
+
+def _come(part: Part, root: Path) -> int:
+    """Return how many bytes of a part's file an earlier run has fetched."""
+    archive = _archive(part, root)
+    if archive.exists():
+        return archive.stat().st_size
+    return PartialFile(archive).size()
+
+
+def _fetch_missing(source: BenchmarkSource, root: Path, progress: Progress) -> tuple[str, ...]:
+    """Fetch and unpack the parts that are missing; return the names of their files.
+
+    Several benchmarks share a folder and photos: one process at a time works in it.
+    """
+    if not any(_archive(part, root).exists() or not _is_there(part, root) for part in source.parts):
+        return ()  # the folder may be one that this user cannot write
+    fetched = []
+    with _alone(root, progress):
+        for part in source.parts:
+            if not _is_there(part, root):
+                _fetch(source, part, root, progress)
+                fetched.append(part.file.name)
+            _archive(part, root).unlink(missing_ok=True)  # or a kill left it behind
+    return tuple(fetched)
+
+
+@contextmanager
+def _alone(root: Path, progress: Progress) -> Iterator[None]:
+    """Wait until no other process works in the folder.
+
+    Raises:
+        DataError: it cannot be written; any OSError within is taken for that.
+    """
+    folder = root / _ARCHIVE_FOLDER
+    lock = FileLock(folder / "lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            progress.message(f"waiting for another sseg download into {printable(root, None)}")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+    except OSError as error:
+        raise DataError(
+            f"Cannot read or write {printable(error.filename or folder, None)}: "
+            f"{(error.strerror or str(error)).lower()}.",
+            "Make room there, or choose another folder with --root DIR.",
+        ) from error
+
+
+def _fetch(source: BenchmarkSource, part: Part, root: Path, progress: Progress) -> None:
+    archive, into = _archive(part, root), root / part.into
     fetch_file(part.file, archive, progress)
-    unpack(archive, root / part.into, progress, members=part.members)
+    _record(source, part, root)
+    if archive.name.endswith(_ARCHIVES):
+        unpack(archive, into, progress, members=part.members)
+    else:
+        into.mkdir(parents=True, exist_ok=True)
+        archive.replace(into / archive.name)
     missing = [path for path in part.makes if not (root / path).exists()]
     if missing:
         raise DataError(
-            f"{printable(name)} does not hold {missing[0]}: its publisher has changed it.",
+            f"{printable(archive.name)} does not hold {missing[0]}: its publisher has changed it.",
             f"Unpack {printable(archive, None)} yourself, or fetch an older copy.",
         )
-    archive.unlink()
-    if not any(archive.parent.iterdir()):
-        archive.parent.rmdir()
 
 
 def _record(source: BenchmarkSource, part: Part, root: Path) -> None:
@@ -157,67 +225,43 @@ def _record(source: BenchmarkSource, part: Part, root: Path) -> None:
     partial.replace(path)
 
 
-def _place_images(root: Path, imagenet: Path, progress: Progress) -> None:
-    """Link, or else copy, the images of ImageNet that the label images belong to.
-
-    ImageNet's validation images lie in one folder, or in one for each class; ImageNet-S has merged
-    some classes. They are found by their own names, which are unique.
-
-    Raises:
-        DataError: images are missing.
-    """
-    if not imagenet.is_dir():
-        raise DataError(f"There is no folder {printable(imagenet, None)}.", "Check the path.")
-    wanted = list(_wanted_images(root))
-    progress.start("place", len(wanted), "images")
-    places = {path.name: path for path in imagenet.rglob("ILSVRC2012_val_*.JPEG")}
-    missing = [image.name for image in wanted if image.name not in places]
-    if missing:
-        raise DataError(
-            f"{printable(imagenet, None)} lacks {len(missing):,} of {len(wanted):,} images, for "
-            f"example {missing[0]}.",
-            "Give the folder with the validation images of ImageNet (ILSVRC2012_val_*.JPEG).",
-        )
-    for image in wanted:
-        if not image.exists():
-            image.parent.mkdir(parents=True, exist_ok=True)
-            partial = image.with_name(f"{image.name}.partial")
-            partial.unlink(missing_ok=True)
-            try:
-                os.link(places[image.name], partial)
-            except OSError:  # of another file system, or one without links
-                shutil.copyfile(places[image.name], partial)
-            partial.replace(image)
-        progress.advance()
-
-
-def _wanted_images(root: Path) -> Iterator[Path]:
-    """Yield where the image of every label image has its place."""
-    for labels in sorted(root.glob(f"ImageNetS*/{_VALIDATION}-segmentation/*/*.png")):
-        home = labels.parents[2]
-        yield home / _VALIDATION / labels.parent.name / f"{labels.stem}.JPEG"
-
-
-def _checked(name: str, expected: int, root: Path, store: ArtifactStore, progress: Progress) -> int:
+def _checked(
+    name: str,
+    expected: int,
+    source: BenchmarkSource,
+    root: Path,
+    *,
+    store: ArtifactStore,
+    progress: Progress,
+) -> int:
     """Return how many images a benchmark has; it is opened as `sseg eval` does.
 
     Raises:
         DataError: it cannot be read, or images are missing.
     """
-    config = EvalConfig(benchmark=name, root=str(root))
-    benchmark = open_benchmark(config, store, progress)
-    found = len(benchmark.keys)
+    try:
+        config = EvalConfig(benchmark=name, root=str(root))
+        benchmark = open_benchmark(config, store, progress)
+        benchmark.image(benchmark.keys[0])
+        benchmark.truth(benchmark.keys[0])
+        problem, found = None, len(benchmark.keys)
+    except DataError as error:
+        problem, found = error, 0
     if found != expected:
+        folders = ", ".join(path for part in source.parts for path in part.makes)
         raise DataError(
-            f"{name} in {printable(root, None)} has {found:,} images instead of {expected:,}.",
-            f"Remove what is there, and run again: sseg download --root {printable(root, None)}",
-        )
-    benchmark.image(benchmark.keys[0])
-    benchmark.truth(benchmark.keys[0])
+            problem.message
+            if problem
+            else f"{name} in {printable(root, None)} has {found:,} images instead of {expected:,}.",
+            f"Remove what is not whole ({folders}) from {printable(root, None)}, and run the same "
+            "command again.",
+        ) from problem
     return found
 
 
-def _state(part: Part, missing: list[Part]) -> str:
-    if part not in missing:
+def _state(part: Part, root: Path) -> str:
+    if _is_there(part, root):
         return "is there"
-    return "size unknown" if part.file.bytes is None else size_text(part.file.bytes)
+    size = "size unknown" if part.file.bytes is None else size_text(part.file.bytes)
+    come = _come(part, root)
+    return f"{size}, {size_text(come)} of it are there" if come else size

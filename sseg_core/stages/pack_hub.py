@@ -17,7 +17,7 @@ from sseg_core.config import DownloadConfig
 from sseg_core.data.fetch.foreign_shard import FittingThreads
 from sseg_core.data.fetch.hub_dataset import HubDataset, HubShard, cached_shard, open_dataset
 from sseg_core.data.fetch.hub_shards import Arrivals
-from sseg_core.data.fetch.plan import DownloadPlan, expected_bytes
+from sseg_core.data.fetch.plan import FEWER_OR_SMALLER, DownloadPlan, expected_bytes
 from sseg_core.data.fetch.tally import Skipped, Tally
 from sseg_core.data.keys import safe_key
 from sseg_core.data.shards import Sample, pack_sample, write_tar
@@ -98,6 +98,7 @@ class HubPacker:
             images=images,
             download_bytes=fetched,
             disk_bytes=min(fetched, packed or fetched) + _on_the_way(ours),
+            less=FEWER_OR_SMALLER,
             notes=tuple(notes),
         )
 

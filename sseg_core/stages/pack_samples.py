@@ -21,7 +21,7 @@ from sseg_core.artifacts import Artifact
 from sseg_core.config import DownloadConfig
 from sseg_core.data.captions_file import Pair, image_path, read_pairs
 from sseg_core.data.fetch.fitted_image import fit_image
-from sseg_core.data.fetch.plan import DownloadPlan, expected_bytes
+from sseg_core.data.fetch.plan import FEWER_OR_SMALLER, DownloadPlan, expected_bytes
 from sseg_core.data.fetch.tally import Skipped, Tally
 from sseg_core.data.images import ImageError, encode_jpeg
 from sseg_core.data.keys import safe_key, unique_keys
@@ -110,6 +110,7 @@ class SamplePacker:
             folder,
             images=images,
             disk_bytes=expected_bytes(images, config) if self.identity else None,
+            less=FEWER_OR_SMALLER,
         )
 
     def pack(self, config: DownloadConfig, draft: Draft, progress: Progress, /) -> tuple[str, ...]:

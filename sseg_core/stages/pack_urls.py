@@ -11,7 +11,7 @@ from sseg_core.artifacts import Artifact
 from sseg_core.config import DownloadConfig
 from sseg_core.data.fetch.big_file import fetch_file
 from sseg_core.data.fetch.outcomes import TABLE, read_outcomes
-from sseg_core.data.fetch.plan import DownloadPlan, expected_bytes
+from sseg_core.data.fetch.plan import FEWER_OR_SMALLER, DownloadPlan, expected_bytes
 from sseg_core.data.fetch.tally import Tally
 from sseg_core.data.fetch.url_list import UrlList, UrlRow, open_redcaps, open_url_list
 from sseg_core.data.fetch.url_shard import ShardTask
@@ -76,6 +76,7 @@ class UrlPacker:
             terms=self.terms,
             images=images,
             disk_bytes=expected_bytes(images, config),
+            less=FEWER_OR_SMALLER,
         )
 
     def pack(self, config: DownloadConfig, draft: Draft, progress: Progress, /) -> tuple[str, ...]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import zipfile
 from collections.abc import Callable
@@ -18,12 +20,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from sseg_core.artifacts import ArtifactStore
 from sseg_core.data.sources import BENCHMARKS, BenchmarkSource, Part
-from sseg_core.errors import DataError
+from sseg_core.errors import ConfigError, DataError
 from sseg_core.evaluation.benchmarks.class_lists import bundled_lines
 from sseg_core.evaluation.benchmarks.coco import COCO_CLASSES
 from sseg_core.stages.download_benchmark import RECORD, FetchedBenchmark, plan, run
@@ -251,7 +254,7 @@ def test_every_benchmark_is_fetched_and_read(
     assert {entry["terms"] for entry in record.values()} == {source.terms}
     assert not list(root.rglob("*.zip")) + list(root.rglob("*.tar")) + list(root.rglob("*.partial"))
     file_server.asked.clear()
-    again = run(source, root, store=store, imagenet=photos)
+    again = run(source, root, store=store)
     assert (again.images, again.fetched) == (fetched.images, ())
     assert file_server.asked == []
     assert "is there" in plan(source, root).notes[0]
@@ -284,8 +287,15 @@ def test_an_incomplete_benchmark_is_an_error(
     """Too few images, a file that is not there, an archive of something else."""
     source = _served(_source("voc2012"), file_server)
     more = replace(source, evaluates=(("voc2012", 1449),))
-    with pytest.raises(DataError, match=r"voc2012 in .* has 2 images instead of 1,449"):
+    with pytest.raises(DataError, match=r"voc2012 in .* has 2 images instead of 1,449") as caught:
         run(more, tmp_path / "a", store=store)
+    assert "Remove what is not whole (VOCdevkit/VOC2012)" in caught.value.hint
+    (tmp_path / "a/VOCdevkit/VOC2012/JPEGImages/2007_000042.jpg").unlink()
+    with pytest.raises(DataError, match=r"2007_000042.jpg is missing, of 2 images") as caught:
+        run(source, tmp_path / "a", store=store)
+    assert "Remove what is not whole (VOCdevkit/VOC2012)" in caught.value.hint
+    shutil.rmtree(tmp_path / "a/VOCdevkit/VOC2012")
+    assert run(source, tmp_path / "a", store=store).images == {"voc2012": 2}
     (part,) = source.parts
     strange = replace(source, parts=(replace(part, makes=("VOCdevkit/VOC2013",)),))
     with pytest.raises(DataError, match="does not hold VOCdevkit/VOC2013"):
@@ -293,6 +303,69 @@ def test_an_incomplete_benchmark_is_an_error(
     file_server.files.clear()
     with pytest.raises(DataError, match="the server answers 404"):
         run(source, tmp_path / "c", store=store)
+
+
+def test_the_plan_counts_what_has_come(file_server: Any, tmp_path: Path) -> None:
+    """A run that goes on needs no room for what is there; archive and contents lie side by side."""
+    source = _served(_source("voc2012"), file_server)
+    (part,) = source.parts
+    size, root = part.file.bytes, tmp_path / "data"
+    assert size is not None
+    assert part.unpacked is not None
+    fresh = plan(source, root)
+    assert (fresh.download_bytes, fresh.disk_bytes) == (size, size + part.unpacked)
+    (root / ".downloads").mkdir(parents=True)
+    (root / ".downloads" / f"{part.file.name}.partial").write_bytes(bytes(1000))
+    later = plan(source, root)
+    assert (later.download_bytes, later.disk_bytes) == (size - 1000, size - 1000 + part.unpacked)
+    assert "1.0 kB of it are there" in later.notes[0]
+
+
+def test_what_a_kill_left_behind_is_removed(
+    file_server: Any, tmp_path: Path, store: ArtifactStore
+) -> None:
+    """An archive whose files are in their place, between the last move and its removal."""
+    source = _served(_source("voc2012"), file_server)
+    root = tmp_path / "data"
+    run(source, root, store=store)
+    left = root / ".downloads/VOCtrainval_11-May-2012.tar"
+    left.write_bytes(b"archive")
+    assert run(source, root, store=store).fetched == ()
+    assert not left.exists()
+
+
+def test_one_process_at_a_time_works_in_a_folder(
+    file_server: Any, tmp_path: Path, store: ArtifactStore
+) -> None:
+    """The other one waits, says so, and finds the photos there then."""
+    root, told = tmp_path / "coco", Told()
+    sources = [_served(_source(name), file_server) for name in ("coco", "coco-stuff")]
+    (root / ".downloads").mkdir(parents=True)
+    results: list[FetchedBenchmark] = []
+
+    def both() -> None:
+        results.extend(run(s, root, store=store, progress=told) for s in sources)
+
+    thread = threading.Thread(target=both)
+    with FileLock(root / ".downloads/lock"):
+        thread.start()
+        deadline = time.monotonic() + 20
+        while not any("waiting for another" in m for m in told.messages):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert file_server.asked == []
+    thread.join(60)
+    assert [result.fetched for result in results][1] == ("stuffthingmaps_trainval2017.zip",)
+
+
+def test_a_folder_that_cannot_be_written(
+    file_server: Any, tmp_path: Path, store: ArtifactStore
+) -> None:
+    """One sentence that names it, before anything is fetched."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(DataError, match=r"Cannot read or write .*: not a directory"):
+        run(_served(_source("voc2012"), file_server), tmp_path / "file/data", store=store)
+    assert file_server.asked == []
 
 
 def test_imagenet_s_needs_imagenet(
@@ -307,8 +380,14 @@ def test_imagenet_s_needs_imagenet(
     next(imagenet.glob("*9/*.JPEG")).unlink()
     with pytest.raises(DataError, match=r"lacks 3 of 6 images, .*ILSVRC2012_val_00000009.JPEG"):
         run(source, tmp_path / "data", store=store, imagenet=imagenet)
+    with pytest.raises(DataError, match="which you have to bring"):  # the label images are there
+        run(source, tmp_path / "data", store=store)
     with pytest.raises(DataError, match="There is no folder"):
-        run(source, tmp_path / "data", store=store, imagenet=tmp_path / "nowhere")
+        run(source, tmp_path / "other", store=store, imagenet=tmp_path / "nowhere")
+    voc = _served(_source("voc2012"), file_server)
+    with pytest.raises(ConfigError, match=r"voc2012 needs no folder .*ILSVRC/val of yours"):
+        run(voc, tmp_path / "other", store=store, imagenet=imagenet)
+    assert not (tmp_path / "other").exists()
 
 
 _CHILD = """

@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -21,6 +22,11 @@ from sseg_core.tracking import Progress
 _CHUNK_BYTES = 2**20
 _LONGEST_NAME = 240  # bytes; file systems take 255
 _UNPACKING = ".unpacking"
+_DAMAGE = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError,
+    OSError, ValueError, RuntimeError, IndexError, MemoryError,
+)  # fmt: skip
+"""What tarfile and zipfile raise, the latter where a damaged field means something else."""
 _MAX_NOTE_BYTES = 2**20
 _NOTES = (
     tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
@@ -76,44 +82,47 @@ def unpack(
         DataError: it is damaged, encrypted, dangerous or too large, or the disk is full.
     """
     work = unpacking(archive.name, into)
-    name = printable(archive.name)
+    is_mended = work.exists()  # a kill may have left half of the files in their place
+    progress.start(f"unpack {printable(archive.name, 30)}", None, "files")
     try:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        progress.start(f"unpack {printable(archive.name, 30)}", None, "files")
-        left = limits.most(archive.stat().st_size)
-        count = 0
-        for path, stream in _files(archive):
-            count += 1
-            if count > limits.members:
-                raise _refused(name, f"holds more than {limits.members:,} files")
-            target = work / _checked(path, name)
-            if members and not any(fnmatchcase(path, pattern) for pattern in members):
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as written:
-                while part := stream.read(min(_CHUNK_BYTES, left + 1)):
-                    left -= len(part)
-                    if left < 0:
-                        raise _refused(name, "grows to more than a sound archive of its size does")
-                    written.write(part)
-            progress.advance()
+        try:
+            work.mkdir(parents=True, exist_ok=True)
+            _clear(work)
+            _write_files(archive, work, members, limits, progress)
+        except BaseException:
+            _clear(work)
+            if not is_mended and work.exists():
+                work.rmdir()
+            raise
         _move(work, into)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
-        raise _damaged(archive) from error
-    # The rest of what tarfile and zipfile raise where a damaged field means something else.
-    except (EOFError, ValueError, RuntimeError, IndexError, struct.error, MemoryError) as error:
-        raise _damaged(archive) from error
-    except OSError as error:
-        if error.errno is None:
-            raise _damaged(archive) from error
+        shutil.rmtree(work)
+    except OSError as error:  # none of reading: that is a `DataError` already
         raise DataError(
-            f"{name} cannot be unpacked into {printable(into, None)}: "
+            f"{printable(archive.name)} cannot be unpacked into {printable(into, None)}: "
             f"{(error.strerror or str(error)).lower()}.",
             "Make room or choose another --root, and run the same command again.",
         ) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+
+
+def _write_files(
+    archive: Path, work: Path, members: Sequence[str], limits: Limits, progress: Progress
+) -> None:
+    name = printable(archive.name)
+    left = limits.most(archive.stat().st_size)
+    for number, (path, parts) in enumerate(_files(archive), start=1):
+        if number > limits.members:
+            raise _refused(name, f"holds more than {limits.members:,} files")
+        target = work / _checked(path, name)
+        if members and not any(fnmatchcase(path, pattern) for pattern in members):
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as written:
+            for part in parts:
+                left -= len(part)
+                if left < 0:
+                    raise _refused(name, "grows to more than a sound archive of its size does")
+                written.write(part)
+        progress.advance()
 
 
 def unpacking(name: str, into: Path) -> Path:
@@ -121,21 +130,30 @@ def unpacking(name: str, into: Path) -> Path:
     return into / f"{_UNPACKING}-{name}"
 
 
-def _files(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yield the names and contents of the files in an archive."""
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as opened:
-            for entry in opened.infolist():
-                kind = stat.S_IFMT(entry.external_attr >> 16)
-                if entry.is_dir():
-                    continue
-                if entry.flag_bits & 1:
-                    raise _refused(printable(archive.name), "is encrypted")
-                if kind not in {0, stat.S_IFREG}:
-                    raise _refused(printable(archive.name), "holds a link or a device")
-                with opened.open(entry) as stream:
-                    yield entry.filename, stream
-        return
+def _files(archive: Path) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """Yield the names and contents of the files in an archive.
+
+    Raises:
+        DataError: it is damaged or encrypted, or holds other than files and folders.
+    """
+    with _reading(archive):
+        yield from _zip_files(archive) if zipfile.is_zipfile(archive) else _tar_files(archive)
+
+
+def _zip_files(archive: Path) -> Iterator[tuple[str, Iterator[bytes]]]:
+    with zipfile.ZipFile(archive) as opened:
+        for entry in opened.infolist():
+            if entry.is_dir():
+                continue
+            if entry.flag_bits & 1:
+                raise _refused(printable(archive.name), "is encrypted")
+            if stat.S_IFMT(entry.external_attr >> 16) not in {0, stat.S_IFREG}:
+                raise _refused(printable(archive.name), "holds a link or a device")
+            with opened.open(entry) as stream:
+                yield entry.filename, _parts(stream, archive)
+
+
+def _tar_files(archive: Path) -> Iterator[tuple[str, Iterator[bytes]]]:
     with tarfile.open(archive, "r:*", tarinfo=_Header) as tar:
         for member in tar:
             tar.members = []  # type: ignore[attr-defined]  # it would remember all of them
@@ -146,10 +164,28 @@ def _files(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 raise _refused(printable(archive.name), "holds a link or a device")
             content = tar.extractfile(member)
             assert content is not None  # it is a regular file
-            yield member.name, content
+            yield member.name, _parts(content, archive)
         assert tar.fileobj is not None  # it is open
         while tar.fileobj.read(_CHUNK_BYTES):
-            pass  # what unpacks it checks its digest at the end
+            pass  # the digest of a packed tar is checked at its end
+
+
+def _parts(stream: IO[bytes], archive: Path) -> Iterator[bytes]:
+    with _reading(archive):
+        while part := stream.read(_CHUNK_BYTES):
+            yield part
+
+
+@contextmanager
+def _reading(archive: Path) -> Iterator[None]:
+    """Turn what reading an archive raises into one sentence."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise DataError(
+            f"{printable(archive.name)} is damaged, or no tar or zip.",
+            f"Remove {printable(archive, None)}, and run the same command again.",
+        ) from error
 
 
 class _Header(tarfile.TarInfo):
@@ -195,6 +231,15 @@ def _checked(path: str, archive: str) -> PurePosixPath:
     return place
 
 
+def _clear(work: Path) -> None:
+    """Empty a folder; it stays, for it tells that what was unpacked is not whole."""
+    for path in work.iterdir() if work.exists() else ():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
 def _move(work: Path, into: Path) -> None:
     """Move the files below `work` to the same places below `into`."""
     for path in sorted(work.rglob("*")):
@@ -209,11 +254,4 @@ def _refused(archive: str, why: str) -> DataError:
     return DataError(
         f"{archive} is not unpacked: it {why}.",
         "It is not what its publisher made; remove it, and fetch it from another place.",
-    )
-
-
-def _damaged(archive: Path) -> DataError:
-    return DataError(
-        f"{printable(archive.name)} is damaged, or no tar or zip.",
-        "Remove the file, and run the same command again: it fetches it anew.",
     )

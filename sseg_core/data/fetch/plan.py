@@ -12,6 +12,9 @@ from sseg_core.errors import DataError, printable
 _BYTES_PER_PIXEL = 0.4  # of photos as JPEG of quality 92 with full chroma: 0.35 to 0.45
 _RESERVE = 2**28
 
+FEWER_OR_SMALLER = "--limit N, --part 1/4 or --set short_side=256 take less"
+"""How to take less of captioned images."""
+
 
 @dataclass(frozen=True)
 class DownloadPlan:
@@ -27,6 +30,7 @@ class DownloadPlan:
         images: how many; None if unknown.
         download_bytes: to fetch, about; None if unknown.
         disk_bytes: that it needs at most while it runs, about; None if unknown.
+        less: how to take less, as half a sentence; empty where there is no way.
         notes: further lines for the user.
     """
 
@@ -39,6 +43,7 @@ class DownloadPlan:
     images: int | None = None
     download_bytes: int | None = None
     disk_bytes: int | None = None
+    less: str = ""
     notes: tuple[str, ...] = ()
 
     @property
@@ -71,8 +76,7 @@ class DownloadPlan:
         raise DataError(
             f"{printable(self.source)} needs about {size_text(needed)}, but only "
             f"{size_text(self.free_bytes)} are free in {printable(self.folder)}.",
-            "Make room or choose another disk; --limit N, --part 1/4 or --set short_side=256 "
-            "take less.",
+            "Make room, or choose another disk" + (f"; {self.less}." if self.less else "."),
         )
 
 

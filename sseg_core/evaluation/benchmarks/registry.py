@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sseg_core.artifacts import ArtifactStore
 from sseg_core.config import AskConfig, ToyWorldConfig
+from sseg_core.data.sources import BENCHMARKS as SOURCES
 from sseg_core.errors import ConfigError, did_you_mean
 from sseg_core.evaluation.benchmarks.ade20k import ade20k
 from sseg_core.evaluation.benchmarks.coco import coco_object
@@ -71,7 +72,11 @@ def open_benchmark(
     else:
         raise ConfigError(f"There is no benchmark {name!r}.", did_you_mean(name, BENCHMARKS))
     if root is None:
-        raise ConfigError(f"The benchmark {name} needs its folder.", "Give it with --root DIR.")
+        source = next((s.name for s in SOURCES if name in dict(s.evaluates)), None)
+        fetch = f", or fetch it first: sseg download {source}" if source else ""
+        raise ConfigError(
+            f"The benchmark {name} needs its folder.", f"Give it with --root DIR{fetch}."
+        )
     return opener(
         BenchmarkRequest(
             root=Path(root).expanduser(),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import lzma
+import resource
 import stat
 import tarfile
 import zipfile
@@ -162,3 +165,86 @@ def test_no_archive_and_a_password(tmp_path: Path) -> None:
     (tmp_path / "y.zip").write_bytes(data)
     with pytest.raises(DataError, match="is encrypted"):
         unpack(tmp_path / "y.zip", tmp_path / "into", SILENT)
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz"])
+@pytest.mark.parametrize("kept", [1024, 1024 + 200, None])
+def test_what_a_tar_lacks_is_missed(tmp_path: Path, name: str, kept: int | None) -> None:
+    """Cut between two files or in a header, or a damaged header: no end of a tar."""
+    plain = _tar(tmp_path / "plain.tar", {"a": b"1", "b": b"2"}).read_bytes()[512:]  # no folder
+    plain = plain[:1024] + b"?" + plain[1025:] if kept is None else plain[:kept]
+    archive = tmp_path / name
+    archive.write_bytes(gzip.compress(plain) if name.endswith("gz") else plain)
+    with pytest.raises(DataError, match=f"{name} is damaged"):
+        unpack(archive, tmp_path / "into", SILENT)
+    assert _found(tmp_path / "into") == {}
+
+
+@pytest.mark.parametrize(("pack", "places"), [(gzip.compress, (-8,)), (lzma.compress, (-40, 100))])
+def test_a_wrong_byte_in_a_packed_tar_is_seen(
+    tmp_path: Path, pack: Callable[[bytes], bytes], places: tuple[int, ...]
+) -> None:
+    """Also one in the digest, which follows the tar."""
+    packed = pack(_tar(tmp_path / "plain.tar", {"a": bytes(range(256)) * 40}).read_bytes())
+    for place in places:
+        wrong = bytearray(packed)
+        wrong[place] ^= 1
+        (tmp_path / "x.tar.gz").write_bytes(wrong)
+        with pytest.raises(DataError, match="is damaged"):
+            unpack(tmp_path / "x.tar.gz", tmp_path / "into", SILENT)
+    (tmp_path / "x.tar.gz").write_bytes(packed)
+    unpack(tmp_path / "x.tar.gz", tmp_path / "into", SILENT)
+    assert _found(tmp_path / "into") == {"a": bytes(range(256)) * 40}
+
+
+def test_a_gigantic_name_is_not_read(tmp_path: Path) -> None:
+    """It would be taken into memory as a whole: a packed tar has room for gigabytes."""
+    name = "x" * 3_000_000
+    with tarfile.open(tmp_path / "x.tar.gz", "w:gz", format=tarfile.GNU_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("good"))
+        tar.addfile(tarfile.TarInfo(name))
+    with pytest.raises(DataError, match="is damaged"):
+        unpack(tmp_path / "x.tar.gz", tmp_path / "into", SILENT)
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    """A zip that says UTF-8 of what is none."""
+    data = _zip(tmp_path / "x.zip", {"\u00e9": b"1"}).read_bytes()
+    (tmp_path / "x.zip").write_bytes(data.replace("\u00e9".encode(), b"\xff\xff"))
+    with pytest.raises(DataError, match="is damaged"):
+        unpack(tmp_path / "x.zip", tmp_path / "into", SILENT)
+
+
+def test_files_that_could_not_be_moved_are_known_to_be_missing(tmp_path: Path) -> None:
+    """The mark of it stays, whatever fails then, until all of them are in their place."""
+    into, archive = tmp_path / "into", _zip(tmp_path / "x.zip", FILES)
+    (into / "top/a.txt/in the way").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"x.zip cannot be unpacked into .*: is a directory"):
+        unpack(archive, into, SILENT)
+    assert (into / "c").exists()
+    assert unpacking("x.zip", into).exists()
+    with pytest.raises(DataError, match="holds more than 1 files"):
+        unpack(archive, into, SILENT, limits=Limits(members=1))
+    assert unpacking("x.zip", into).exists()
+    (into / "top/a.txt/in the way").rmdir()
+    (into / "top/a.txt").rmdir()
+    unpack(archive, into, SILENT)
+    assert _found(into) == FILES
+    assert not unpacking("x.zip", into).exists()
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_full_disk_is_no_damage(tmp_path: Path, name: str) -> None:
+    """The archive is kept, and nothing is left of what was unpacked."""
+    archive = MAKERS[name](tmp_path / name, {"a": b"1" * 3_000_000})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        with pytest.raises(DataError, match=r"cannot be unpacked into .*: file too large") as e:
+            unpack(archive, tmp_path / "into", SILENT)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "Make room" in e.value.hint
+    assert list((tmp_path / "into").iterdir()) == []
+    unpack(archive, tmp_path / "into", SILENT)
+    assert _found(tmp_path / "into") == {"a": b"1" * 3_000_000}

@@ -340,3 +340,14 @@ def test_progress_is_of_what_is_missing(file_server: Any, tmp_path: Path, sized:
     assert (first.done, first.total) == (1, 3)
     fetch_file(remote, tmp_path / "a.tar", second)
     assert (second.done, second.total) == (2, 2)
+
+
+def test_a_proxy_is_used(file_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one of the environment: many clusters reach the web through one alone."""
+    proxy = file_server.add("/").rstrip("/")
+    file_server.add("http://publisher.invalid/a.tar", BODY)
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", proxy)
+    fetch_file(RemoteFile("http://publisher.invalid/a.tar"), tmp_path / "a.tar", SILENT)
+    assert (tmp_path / "a.tar").read_bytes() == BODY
