@@ -24,6 +24,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -77,9 +78,10 @@ def _compare(photos: list[bytes], count: int, theirs: Path | None, folder: Path)
                 begin = time.perf_counter()
                 side(urls, out)
                 seconds[name].append(time.perf_counter() - begin)
-                made = sum(path.stat().st_size for path in out.rglob("*.tar"))
+                made = _images_in(out)
+                assert made == count * (GONE - 1) // GONE, f"{name} made {made} images"
                 shutil.rmtree(out)
-                print(f"  {name}: {seconds[name][-1]:.1f} s, {made / 1e6:.0f} MB", flush=True)
+                print(f"  {name}: {seconds[name][-1]:.1f} s", flush=True)
     images = count * (GONE - 1) // GONE
     print(f"\n{'':28} images/s   seconds (median of {REPEATS})")
     for name, taken in seconds.items():
@@ -87,8 +89,16 @@ def _compare(photos: list[bytes], count: int, theirs: Path | None, folder: Path)
         print(f"{name:28} {images / median:8.0f}   {median:7.1f}")
 
 
+def _images_in(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*.tar"):
+        with tarfile.open(path) as tar:
+            total += sum(name.endswith(".jpg") for name in tar.getnames())
+    return total
+
+
 def _ours(urls: Path, out: Path) -> None:
-    _start_ours(urls, out).wait()
+    assert _start_ours(urls, out).wait() == 0, "sseg download failed"
 
 
 def _start_ours(urls: Path, out: Path) -> subprocess.Popen[bytes]:
@@ -127,7 +137,8 @@ def _memory(folder: Path) -> None:
             while process.poll() is None:
                 peak = max(peak, _pss_mb(process.pid))
                 time.sleep(0.5)
-            rate = count * (GONE - 1) / GONE / (time.perf_counter() - begin)
+            assert process.returncode == 0, "sseg download failed"
+            rate = _images_in(out) / (time.perf_counter() - begin)
             shutil.rmtree(out)
             print(f"{count:7,} {peak:10.0f} {rate:10.0f}", flush=True)
 

@@ -67,6 +67,8 @@ def _bad_body(name: str) -> bytes:
         return b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
     if name == "tiny":
         Image.new("RGB", (1, 1)).save(stream, "JPEG")
+    if name == "strip":
+        Image.new("L", (70_000, 2)).save(stream, "PNG")
     if name == "png":
         Image.new("RGBA", (90, 40), (9, 9, 9, 0)).save(stream, "PNG")
     return stream.getvalue()
@@ -312,6 +314,7 @@ BAD = {
     "nothing": "empty",
     "tiny": "fetched",
     "png": "fetched",
+    "strip": "too large",
 }
 
 
@@ -324,7 +327,10 @@ def test_what_strangers_call_a_jpeg(site: Site, store: ArtifactStore, tmp_path: 
         "url\tcaption\n" + "".join(f"{base}/bad/{name}\twords of {name}\n" for name in names)
     )
     config = config.model_copy(
-        update={"fetch": config.fetch.model_copy(update={"max_bytes": 5_000_000})}
+        update={
+            "max_side": None,
+            "fetch": config.fetch.model_copy(update={"max_bytes": 5_000_000}),
+        }
     )
     artifact = download.run(config, store)
     found = dict(zip(names, (outcome.outcome for outcome in _outcomes(artifact)), strict=True))

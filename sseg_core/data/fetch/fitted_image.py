@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sseg_core.config import DownloadConfig
 from sseg_core.data.images import (
+    ImageError,
     RGBImage,
     decode_image,
     encode_jpeg,
@@ -11,6 +12,8 @@ from sseg_core.data.images import (
     is_plain_jpeg,
     resize_with_pillow,
 )
+
+_LONGEST_SIDE = 65_500  # that the encoder takes
 
 
 def fit_image(data: bytes, config: DownloadConfig) -> tuple[bytes, RGBImage]:
@@ -33,12 +36,14 @@ def fit_image(data: bytes, config: DownloadConfig) -> tuple[bytes, RGBImage]:
     if config.short_side is not None:
         scales.append(config.short_side / min(height, width))
     scale = min(scales)
-    if scale < 1:
+    if scale < 1 and scale * max(height, width) <= _LONGEST_SIDE:
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
         # What the fast way is off by, shrinking averages out.
         pixels = decode_image(
             data, max_pixels=config.max_pixels, size=size, resize=resize_with_pillow, fast=True
         )
+    elif max(height, width) > _LONGEST_SIDE:
+        raise ImageError("too large", f"has a side of more than {_LONGEST_SIDE:,} pixels")
     else:
         pixels = decode_image(data, max_pixels=config.max_pixels)
         if is_plain_jpeg(data):

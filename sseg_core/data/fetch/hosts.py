@@ -16,6 +16,14 @@ from aiohttp.abc import ResolveResult
 _LONGEST_PAUSE_S = 30.0
 _FAILURES = 2  # of a lookup, before the host counts as gone for a while
 _GONE_S = 300.0
+_TIMEOUTS = 8  # in a row, before a host counts as silent for the same while
+_NOTED = 100_000  # hosts with such a mark; lists name millions
+# What Python's `is_global` lets through: addresses of IPv4 in old and in local clothes, and of
+# sites, and relays of 6to4.
+_SPECIAL = tuple(
+    ipaddress.ip_network(text)
+    for text in ("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "fec0::/10", "192.88.99.0/24")
+)
 
 
 class PrivateAddressError(OSError):
@@ -39,6 +47,7 @@ class Hosts:
 
     limit: int
     _hosts: dict[str, _Host] = field(default_factory=dict)
+    _silent: dict[str, tuple[int, float]] = field(default_factory=dict)
 
     @asynccontextmanager
     async def turn(self, name: str) -> AsyncIterator[None]:
@@ -63,6 +72,21 @@ class Hosts:
         if host := self._hosts.get(name):
             host.free_at = time.monotonic() + min(seconds, _LONGEST_PAUSE_S)
 
+    def timed_out(self, name: str) -> None:
+        """Note that a host did not answer in time."""
+        count, _ = self._silent.get(name, (0, 0.0))
+        _make_room(self._silent)
+        self._silent[name] = (count + 1, time.monotonic() + _GONE_S)
+
+    def answered(self, name: str) -> None:
+        """Note that a host did."""
+        self._silent.pop(name, None)
+
+    def is_silent(self, name: str) -> bool:
+        """Tell whether a host has let pass so many requests in a row that others would too."""
+        count, until = self._silent.get(name, (0, 0.0))
+        return count >= _TIMEOUTS and time.monotonic() < until
+
 
 class CarefulResolver(ThreadedResolver):
     """Looks hosts up; does not ask again and again for those that are gone.
@@ -71,11 +95,13 @@ class CarefulResolver(ThreadedResolver):
         private: whether addresses of this machine and of local networks may be returned. They are
             checked here, where the connection takes them from, so that a second answer of a name
             server cannot change them.
+        trusted: hosts that may have such addresses all the same: proxies.
     """
 
-    def __init__(self, *, private: bool) -> None:
+    def __init__(self, *, private: bool, trusted: frozenset[str] = frozenset()) -> None:
         super().__init__()
         self._private = private
+        self._trusted = trusted
         self._failures: dict[str, tuple[int, float]] = {}
 
     async def resolve(
@@ -92,13 +118,18 @@ class CarefulResolver(ThreadedResolver):
         try:
             found = await super().resolve(host, port, family)
         except OSError:
-            if len(self._failures) > 100_000:
-                self._failures.clear()
+            _make_room(self._failures)
             self._failures[host] = (count + 1, time.monotonic() + _GONE_S)
             raise
-        if not self._private and any(is_private(address["host"]) for address in found):
+        open_to_all = self._private or host in self._trusted
+        if not open_to_all and any(is_private(address["host"]) for address in found):
             raise PrivateAddressError(None, "its address is private")
         return found
+
+
+def _make_room(notes: dict[str, tuple[int, float]]) -> None:
+    if len(notes) > _NOTED:
+        notes.clear()
 
 
 def is_private(host: str) -> bool:
@@ -107,6 +138,8 @@ def is_private(host: str) -> bool:
         address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
     except ValueError:
         return False
+    if any(address.version == network.version and address in network for network in _SPECIAL):
+        return True
     if isinstance(address, ipaddress.IPv6Address):
         # IPv4 in the clothes of IPv6: mapped, and translated by NAT64 or 6to4.
         inner = address.ipv4_mapped or address.sixtofour

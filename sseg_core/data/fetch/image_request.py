@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -93,13 +94,12 @@ class ImageRequests:
             await asyncio.sleep(min(wait, self.config.timeout_s))
 
     async def _attempt(self, url: str) -> bytes:
-        try:
-            target = URL(url)
-        except (ValueError, UnicodeError) as error:
-            raise FetchError("bad URL") from error
+        target = _parsed(url)
         for _ in range(self.config.max_redirects + 1):
             host = self._checked(target)
             async with self.hosts.turn(host), self.slots:
+                if self.hosts.is_silent(host):
+                    raise FetchError("host silent")
                 answer = await self._ask(target, host)
             if isinstance(answer, bytes):
                 return answer
@@ -123,16 +123,15 @@ class ImageRequests:
                     target, allow_redirects=False, proxy=self._proxy(target.scheme, host)
                 ) as response,
             ):
+                self.hosts.answered(host)
                 if response.status in _REDIRECTS:
-                    try:
-                        return target.join(URL(response.headers["Location"]))
-                    except (LookupError, ValueError, UnicodeError) as error:
-                        raise FetchError("bad URL") from error
+                    return _parsed(response.headers.get("Location", ""), target)
                 self._check(response, host)
                 return await self._body(response)
         except FetchError:
             raise
         except TimeoutError as error:
+            self.hosts.timed_out(host)
             raise FetchError("timeout", passing=True) from error
         except (aiohttp.ClientError, OSError, ValueError, UnicodeError) as error:
             raise _as_fetch_error(error) from error
@@ -180,7 +179,7 @@ def open_session(config: FetchConfig) -> aiohttp.ClientSession:
     """
     connector = aiohttp.TCPConnector(
         limit=0,
-        resolver=CarefulResolver(private=config.private_addresses),
+        resolver=CarefulResolver(private=config.private_addresses, trusted=_proxy_hosts()),
         ttl_dns_cache=_DNS_CACHE_S,
         keepalive_timeout=_KEEP_ALIVE_S,
     )
@@ -212,17 +211,34 @@ def opts_out(tags: Iterable[str], refusals: Iterable[str]) -> bool:
     return False
 
 
+def _proxy_hosts() -> frozenset[str]:
+    """Return the hosts of the environment's proxies, which mostly have private addresses."""
+    return frozenset(host for proxy in getproxies().values() if (host := urlsplit(proxy).hostname))
+
+
+def _parsed(text: str, base: URL | None = None) -> URL:
+    """Return a URL whose parts can be had; relative ones belong to `base`."""
+    try:
+        url = URL(text) if base is None else base.join(URL(text))
+        _ = text and (url.host, url.port, url.raw_path_qs)  # parsed late, with errors of many kinds
+    except Exception as error:  # what strangers write has no end
+        raise FetchError("bad URL") from error
+    if not text:
+        raise FetchError("bad URL")
+    return url
+
+
 def _retry_after(value: str | None) -> float | None:
     """Return the seconds that a server asks to wait: a number, or until a date."""
     if value is None:
         return None
-    if value.strip().isdigit():
+    if value.strip().isascii() and value.strip().isdecimal():
         return float(value)
     try:
         moment = parsedate_to_datetime(value)
-    except (TypeError, ValueError):
+        return max(0.0, moment.timestamp() - datetime.now(UTC).timestamp())
+    except (TypeError, ValueError, OverflowError):
         return None
-    return max(0.0, moment.timestamp() - datetime.now(UTC).timestamp())
 
 
 def _as_fetch_error(error: Exception) -> FetchError:

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def open_url_list(file: Path, url_column: str | None, caption_column: str | None
                 return _table_rows(file, delimiter, url_column, caption_column)
 
         length = sum(1 for _ in rows())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = (getattr(error, "strerror", None) or str(error) or "it is damaged").lower()
         raise DataError(f"Cannot read {printable(file)}: {reason}.", "Check the file.") from error
     if not length:
@@ -227,7 +228,9 @@ def _parquet(
     try:
         with pq.ParquetFile(file) as opened:
             length, names = opened.metadata.num_rows, list(opened.schema_arrow.names)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise DataError(f"{printable(file)} is no Parquet file.", _HINT) from error
     if not length:
         raise DataError(f"{printable(file)} lists no images.", _HINT)
@@ -235,10 +238,13 @@ def _parquet(
     caption = _column(names, caption_column, _CAPTIONS, "captions", file)
 
     def rows() -> Iterator[UrlRow]:
-        with pq.ParquetFile(file) as opened:
-            for batch in opened.iter_batches(batch_size=4096, columns=[url, caption]):
-                columns = (batch.column(name).to_pylist() for name in (url, caption))
-                yield from map(_row, *columns)
+        try:
+            with pq.ParquetFile(file) as opened:
+                for batch in opened.iter_batches(batch_size=4096, columns=[url, caption]):
+                    columns = (batch.column(name).to_pylist() for name in (url, caption))
+                    yield from map(_row, *columns)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise DataError(f"{printable(file)} is damaged.", "Fetch it again.") from error
 
     return rows, length
 

@@ -109,8 +109,8 @@ class UrlShard:
             yield from pack_sample(sample, "jpg")
 
     def _keep(self, index: int, image: bytes) -> None:
-        start = self._spool.seek(0, 2)
         try:
+            start = self._spool.seek(0, 2)  # which writes what is buffered
             self._spool.write(image)
         except OSError as error:
             raise cannot_write(self.task.tar, error) from error

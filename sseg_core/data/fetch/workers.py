@@ -197,6 +197,11 @@ class _Worker:
         except (FetchError, ImageError) as error:
             shard.fail(index, error.reason)
             self._failed += 1
+        except (SsegError, OSError):
+            raise  # of the disk: no row can be kept
+        except Exception as error:  # noqa: BLE001 - whatever a stranger thought of costs one row
+            shard.fail(index, f"unexpected {type(error).__name__}")
+            self._failed += 1
         finally:
             self._pending.release()
 

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from sseg_core.config import FetchConfig
+from sseg_core.data.fetch.hosts import CarefulResolver
 from sseg_core.data.fetch.image_request import FetchError, ImageRequests
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -77,6 +78,7 @@ def _fetch(handler: Handler, path: str = "/a.jpg", **options: Any) -> bytes | st
         ("HTTP/1.1 302 Go\nLocation: gopher://x/\nContent-Length: 0", b"", "bad URL"),
         ("HTTP/1.1 302 Go\nLocation: http://[::1\nContent-Length: 0", b"", "bad URL"),
         ("HTTP/1.1 302 Go\nContent-Length: 0", b"", "bad URL"),
+        ("HTTP/1.1 302 Go\nLocation: http://xn--a.example/\nContent-Length: 0", b"", "bad URL"),
         ("HTTP/1.1 301 Loop\nLocation: /a.jpg\nContent-Length: 0", b"", "too many redirects"),
         ("nonsense", b"", "connection lost"),
         ("HTTP/1.1 200 OK\nX: " + "y" * 100_000, b"", "connection lost"),
@@ -217,6 +219,10 @@ def test_redirects_are_followed_and_checked_each_time() -> None:
         ("http://2130706433/", "private address, or bad URL to aiohttp"),
         ("http://127.1/", "private address, or bad URL to aiohttp"),
         ("http://localhost:9/", "private address"),
+        ("http://xn--0.example/a.jpg", "bad URL"),
+        ("http://xn--a/", "bad URL"),
+        ("http://]127.0.0.1[a]user:pw@", "bad URL"),
+        ("http://[64:ff9b:1::7f00:1]/", "private address"),
         ("http://" + "x" * 300 + ".example/", "bad URL"),
     ],
 )
@@ -235,6 +241,86 @@ def test_urls_that_must_not_be_asked(url: str, reason: str) -> None:
     assert asyncio.run(run()) in reason
 
 
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Mon, 01 Jan 2029 00:00:00 +9999999999999999",
+        "\u00b2",
+        "-5",
+        "soon",
+    ],
+)
+def test_a_time_to_wait_that_is_none_is_not_waited_for(wait: str) -> None:
+    """Whatever stands there, the answer counts as what it is."""
+
+    async def busy(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPServiceUnavailable(headers={"Retry-After": wait})
+
+    async def use(site: str) -> str:
+        requests = ImageRequests.open(_config(), 1)
+        async with requests.session:
+            try:
+                await requests.fetch(f"{site}/a.jpg")
+            except FetchError as error:
+                return error.reason
+        raise AssertionError("it came")
+
+    assert _with_site(busy, use) == "http 503"
+
+
+def test_a_redirect_to_a_private_address_is_not_followed() -> None:
+    """From a host that may be asked; the address is that of cloud machines' own secrets."""
+
+    async def leads(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound("http://169.254.169.254/latest/meta-data/")
+
+    async def use(site: str) -> str:
+        requests = ImageRequests.open(_config(private_addresses=False), 1)
+        requests.session._connector._resolver = CarefulResolver(  # type: ignore[union-attr]
+            private=False, trusted=frozenset({"localhost"})
+        )
+        async with requests.session:
+            try:
+                await requests.fetch(site.replace("127.0.0.1", "localhost") + "/a.jpg")
+            except FetchError as error:
+                return error.reason
+        raise AssertionError("it came")
+
+    assert _with_site(leads, use) == "private address"
+
+
+def test_a_silent_host_is_left_after_a_while() -> None:
+    """It costs a few timeouts, not one for each of its images; others are fetched meanwhile."""
+
+    async def run() -> tuple[list[str], float]:
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        requests = ImageRequests.open(_config(timeout_s=0.2, per_host=2), 1)
+
+        async def fetch(number: int) -> str:
+            try:
+                await requests.fetch(f"http://127.0.0.1:{port}/{number}.jpg")
+            except FetchError as error:
+                return error.reason
+            raise AssertionError("it came")
+
+        begin = time.monotonic()
+        async with requests.session:
+            reasons = await asyncio.gather(*(fetch(number) for number in range(100)))
+        server.close()
+        return reasons, time.monotonic() - begin
+
+    reasons, seconds = asyncio.run(run())
+    assert 8 <= reasons.count("timeout") <= 10
+    assert reasons.count("host silent") == 100 - reasons.count("timeout")
+    assert seconds < 8
+
+
 def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not for the hosts that are excepted from it."""
     seen: list[str] = []
@@ -244,13 +330,16 @@ def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -
         return web.Response(body=BODY)
 
     async def use(site: str) -> bytes:
-        monkeypatch.setenv("http_proxy", site)
         monkeypatch.setenv("no_proxy", "127.0.0.1")
+        for host in ("127.0.0.1", "localhost"):  # a name of a private address, as most have
+            monkeypatch.setenv("http_proxy", site.replace("127.0.0.1", host))
+            requests = ImageRequests.open(_config(private_addresses=False), 1)
+            async with requests.session:
+                await requests.fetch("http://photos.example/a.jpg")
         requests = ImageRequests.open(_config(), 1)
         async with requests.session:
-            await requests.fetch(f"{site}/direct.jpg")
-            return await requests.fetch("http://photos.example/a.jpg")
+            return await requests.fetch(f"{site}/direct.jpg")
 
     assert _with_site(proxy, use) == BODY
-    assert [url.rsplit("/", 1)[1] for url in seen] == ["direct.jpg", "a.jpg"]
-    assert seen[1] == "http://photos.example/a.jpg"
+    assert [url.rsplit("/", 1)[1] for url in seen] == ["a.jpg", "a.jpg", "direct.jpg"]
+    assert seen[:2] == ["http://photos.example/a.jpg"] * 2

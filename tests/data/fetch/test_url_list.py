@@ -120,6 +120,24 @@ def test_a_file_that_is_no_list_is_one_sentence(
         open_url_list(tmp_path / "missing.tsv", None, None)
 
 
+def test_a_damaged_list_is_one_sentence(tmp_path: Path) -> None:
+    """Wherever the damage is: packed text is found when it is opened, Parquet at the latest when
+    its rows are read."""
+    text = "url\tcaption\n" + "".join(f"http://a/{n}\tphoto {n * n}\n" for n in range(3000))
+    packed = bytearray(gzip.compress(text.encode()))
+    packed[len(packed) // 2 : len(packed) // 2 + 40] = b"?" * 40
+    (tmp_path / "list.tsv.gz").write_bytes(packed)
+    with pytest.raises(DataError, match="Cannot read"):
+        open_url_list(tmp_path / "list.tsv.gz", None, None)
+    table = {"url": [f"http://a/{n}" for n in range(3000)], "caption": ["x"] * 3000}
+    pq.write_table(pa.table(table), tmp_path / "list.parquet", compression="gzip")
+    data = bytearray((tmp_path / "list.parquet").read_bytes())
+    data[200:900] = bytes(700)
+    (tmp_path / "list.parquet").write_bytes(data)
+    with pytest.raises(DataError, match="is damaged"):
+        list(open_url_list(tmp_path / "list.parquet", None, None).rows())
+
+
 def test_redcaps_is_read_in_the_order_of_its_files(tmp_path: Path) -> None:
     """Its annotation files are named SUBREDDIT_YEAR.json; one without a URL is a bad row."""
     file = tmp_path / "redcaps.zip"
